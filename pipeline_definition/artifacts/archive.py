@@ -5,8 +5,6 @@ devices are skipped; the number of decompressed bytes is limited. Everything tha
 address is cut out, in any place: an artifacts folder is made to be shared.
 """
 
-from __future__ import annotations
-
 import re
 import tarfile
 import zlib

@@ -1,10 +1,7 @@
 """Gathers what a run left behind into one folder that needs no connection afterwards.
 
-Reads SageMaker, CloudWatch Logs and S3 through boto3, on AWS or on the local control plane alike; writes
-runs/<execution id>/artifacts/.
+Reads SageMaker, CloudWatch Logs and S3, of AWS or of the local control plane; writes runs/<execution id>/artifacts/.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Iterator

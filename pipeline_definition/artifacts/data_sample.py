@@ -4,8 +4,6 @@ Reads, from S3 or a folder, a manifest, some tables of samples, some tables of f
 Captions and pictures come from outside: pictures are decoded within a limit of pixels and drawn anew, small.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math
@@ -42,13 +40,8 @@ _ON_THEIR_SIDE: Final = (5, 6, 7, 8)
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")
 # What Pillow raises for files that are damaged, by the format.
 BROKEN: Final = (OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, ArithmeticError, struct.error)
-SCORES: Final = tuple(
-    name
-    for one in FILTERS
-    for column in one.columns
-    if column.kind == "number" and not one.measured
-    for name in column.published_as
-)
+_READ: Final = [column for one in FILTERS if not one.measured for column in one.columns if column.kind == "number"]
+SCORES: Final = tuple(name for column in _READ for name in column.published_as)
 """Columns that filters read, as published tables call them."""
 Row = Mapping[str, Any]
 
@@ -204,12 +197,12 @@ def _of_shards(files: DataFiles, manifest: dict[str, Any], captions: DataFiles |
 
 def scores_of(rows: Sequence[Row]) -> dict[str, tuple[float, ...]]:
     """Return the numbers that published columns of scores hold."""
-    held: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in SCORES}
-    scores = {
-        name: tuple(float(one) for one in own if type(one) in (int, float) and math.isfinite(one))
-        for name, own in held.items()
-    }
-    return {name: values for name, values in scores.items() if values}
+    scores: dict[str, tuple[float, ...]] = {}
+    for name in SCORES:
+        held: list[Any] = [row.get(name) for row in rows]
+        if numbers := tuple(float(one) for one in held if type(one) in (int, float) and math.isfinite(one)):
+            scores[name] = numbers
+    return scores
 
 
 def spread(items: Sequence[Any], count: int) -> list[Any]:

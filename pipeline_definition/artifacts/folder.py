@@ -3,14 +3,12 @@
 Reads that folder; writes nothing. Every artifact is optional: a run that failed half-way leaves what it got to.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from params import layout
 from pipeline_definition.errors import UsageError
@@ -59,11 +57,11 @@ class Artifacts:
     model_package: Json | None = None
     forecast: Json | None = None
     """What the run was forecast to cost, and at which prices."""
-    former_phases: tuple[Artifacts, ...] = ()
+    former_phases: tuple["Artifacts", ...] = ()
     """Latents manifest, training log and lineage of the phases before the last one, which the fields above describe."""
 
     @classmethod
-    def load(cls, folder: Path) -> Artifacts:
+    def load(cls, folder: Path) -> Self:
         """Read a folder that `collect` wrote, without a connection."""
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder; collect the run's artifacts first")

@@ -3,8 +3,6 @@
 Reads some pictures with their captions, and the metadata of their folders; writes nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import hashlib
@@ -22,15 +20,7 @@ from params.filters.published import AspectRatio, LongCaption, ShortCaption, Too
 from params.layout import CAPTION_FILES, MANIFEST_FILE, METADATA_FILES, PICTURES
 from params.programs import DownloadSettings
 from pipeline_definition.artifacts import data_sample
-from pipeline_definition.artifacts.data_sample import (
-    MAX_ROWS,
-    DataFiles,
-    DataSample,
-    Row,
-    ShownPicture,
-    SmallPicture,
-    spread,
-)
+from pipeline_definition.artifacts.data_sample import DataFiles, DataSample, Row, ShownPicture, SmallPicture, spread
 from pipeline_definition.artifacts.folder import parsed_lines
 from pipeline_definition.errors import OperatorError
 
@@ -147,11 +137,11 @@ def rows_of(files: DataFiles, name: str) -> list[Row]:
         return data_sample.parquet_rows(files, name)
     content = files.read(name) or b""
     if name.lower().endswith(".jsonl"):
-        return list(parsed_lines(content, MAX_ROWS))
+        return list(parsed_lines(content, data_sample.MAX_ROWS))
     text = io.StringIO(content.decode("utf-8-sig", "replace"), newline="")
     lines = csv.DictReader(text, delimiter="\t" if name.lower().endswith(".tsv") else ",")
     with contextlib.suppress(csv.Error):
-        return list(islice(lines, MAX_ROWS))
+        return list(islice(lines, data_sample.MAX_ROWS))
     return []
 
 

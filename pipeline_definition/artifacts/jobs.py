@@ -1,10 +1,7 @@
 """The jobs of an execution as SageMaker describes them: hosts, times, outputs, tuning trials, last log lines.
 
-Reads SageMaker's Describe and List calls and CloudWatch Logs; writes nothing. Only the fields named here
-are copied, never environments or credentials.
+Reads SageMaker and CloudWatch Logs; writes nothing. Copies the fields named here, never environments or credentials.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Mapping

@@ -1,10 +1,8 @@
 """Data of one's own as `--data` names them: a folder, a table or an s3:// address, looked at before they are used.
 
-Reads names, captions, tables and some pictures; writes nothing. The name that a data set gets ends in a digest of its
-content, so that a folder which has changed is another data set, for the step cache as well.
+Reads names, captions, tables and some pictures; writes nothing. A data set's name ends in a digest of its content: a
+folder that has changed is another data set, for the step cache as well.
 """
-
-from __future__ import annotations
 
 import hashlib
 import re

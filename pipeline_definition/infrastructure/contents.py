@@ -3,8 +3,6 @@
 Reads S3, SageMaker, ECR and CloudFormation; `empty` deletes objects and model packages.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

@@ -1,13 +1,10 @@
 """The stack around the pipeline: deploy it, watch it, destroy it, and fill a parameter set from its outputs.
 
-Reads infrastructure.yaml; reads and writes CloudFormation. What it creates is in the template, what it costs in
-`StackStatus.costs`.
+Reads infrastructure.yaml; reads and writes CloudFormation. What it costs is in `StackStatus.costs`.
 
     sd-pipeline infra deploy --set FileSystemGiB=4800
     sd-pipeline start --params params/sd2_base.yaml --stack sd-pipeline
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -278,8 +275,7 @@ def fill(settings: Settings, outputs: Mapping[str, str]) -> Settings:
 
 
 def _image(outputs: Mapping[str, str], name: str, current: str) -> str:
-    newest = outputs.get(f"{name.title()}Image")
-    if newest:
+    if newest := outputs.get(f"{name.title()}Image"):
         return newest
     tag = current.rsplit(":", 1)[-1] if ":" in current.rsplit("/", 1)[-1] else "latest"
     return f"{outputs[f'{name.title()}RepositoryUri']}:{tag}"

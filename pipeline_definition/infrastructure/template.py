@@ -3,8 +3,6 @@
 Reads infrastructure.yaml; writes nothing.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Mapping

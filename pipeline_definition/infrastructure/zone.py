@@ -5,8 +5,6 @@ Reads EC2 DescribeInstanceTypeOfferings and SageMaker DescribeTrainingPlan of on
     sd-pipeline infra deploy --params params/sd2_base.yaml
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

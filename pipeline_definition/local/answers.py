@@ -1,7 +1,5 @@
 """What is sent back for a request: a document, or a refusal in the words of the service that was asked."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Mapping

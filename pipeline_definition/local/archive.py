@@ -1,7 +1,5 @@
 """model.tar.gz: written so that the same files give the same bytes, and unpacked so that nothing leaves its folder."""
 
-from __future__ import annotations
-
 import gzip
 import tarfile
 import zlib
@@ -38,11 +36,7 @@ def write_archive(target: Path, files: Mapping[str, Path]) -> None:
 
 
 def extract_archive(source: Path, target: Path) -> None:
-    """Unpack a .tar.gz.
-
-    Raises StepFailureError for a broken archive, and for a member that would land outside or is not a plain file; then
-    nothing that was unpacked remains in use.
-    """
+    """Unpack a .tar.gz; StepFailureError: it is broken, or a member leaves the folder or is no plain file."""
     target.mkdir(parents=True, exist_ok=True)
     try:
         with gzip.open(source) as packed, tarfile.open(fileobj=packed, mode="r:") as archive:

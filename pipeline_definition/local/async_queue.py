@@ -5,8 +5,6 @@ model fails. Until then <state>/records/async-invocations/<id>.json keeps the in
 MaxConcurrentInvocationsPerInstance at a time; what it takes with it when it dies is asked of the next one.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

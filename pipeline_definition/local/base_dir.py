@@ -1,10 +1,7 @@
 """/opt/ml as a real path for a program that runs as a process: its job's folder, in a mount namespace of its own.
 
-Needs Linux, `unshare`, and a system that lets its users make namespaces; elsewhere the paths in the command line are
-rewritten, and those inside a program fail.
+Needs `unshare` and the right to make namespaces; elsewhere paths in the command line are rewritten, and others fail.
 """
-
-from __future__ import annotations
 
 import functools
 import os

@@ -1,12 +1,8 @@
 """Step caching: the result of an earlier execution's step with the same arguments is taken instead of running it.
 
-Reads and writes <state>/cache/<pipeline>/<step>/<digest>.json. Arguments are the same when the attributes
-agree that SageMaker lists for the kind of step: another number of instances, for instance, changes nothing.
-
-Source: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.html
+Reads and writes <state>/cache/<pipeline>/<step>/<digest>.json. What counts is what SageMaker lists for a kind of step,
+not the number of instances: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.html
 """
-
-from __future__ import annotations
 
 import hashlib
 import json

@@ -3,8 +3,6 @@
 Reads and writes <state>/records.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +18,8 @@ class Catalogue:
     """As in the ARN: training-job."""
     prefix: str
     """As in the API's members: TrainingJob -> TrainingJobName, TrainingJobStatus."""
+    hidden: tuple[str, ...] = ()
+    """Members of a record that Describe does not show."""
 
     def __init__(self, records: Mapping[str, Records], kind: str, prefix: str) -> None:
         self.records, self.kind, self.prefix = records[kind], kind, prefix
@@ -28,10 +28,7 @@ class Catalogue:
     def operations(self) -> dict[str, Operation]:
         """Return what answers the operations that every kind has."""
         own = {"Create": self.create, "Describe": self.describe, "Delete": self.delete}
-        return {
-            **{f"{verb}{self.prefix}": answer for verb, answer in own.items()},
-            f"List{self.prefix}s": self.list_all,
-        }
+        return {f"{verb}{self.prefix}": answer for verb, answer in own.items()} | {f"List{self.prefix}s": self.list_all}
 
     def create(self, request: Mapping[str, Any]) -> Record:
         """Answer the Create operation."""
@@ -61,7 +58,7 @@ class Catalogue:
 
     def describe(self, request: Mapping[str, Any]) -> Record:
         """Answer the Describe operation."""
-        return self.find(request[self._name])
+        return {name: value for name, value in self.find(request[self._name]).items() if name not in self.hidden}
 
     def list_all(self, request: Mapping[str, Any]) -> Record:
         """Answer the List operation."""

@@ -6,8 +6,6 @@
 Reads <state>/control_plane.json; the control plane's own output goes to <state>/control_plane.log.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json
@@ -51,7 +49,6 @@ class LocalControlPlane(contextlib.AbstractContextManager["LocalControlPlane"]):
     """None: another program started it."""
 
     def __exit__(self, *exception: object) -> None:
-        """Close."""
         self.close()
 
     @property
@@ -91,19 +88,13 @@ def ensure_up(
     backend: str = PROCESS,
     cloud: Cloud | None = None,
 ) -> LocalControlPlane:
-    """Return the state folder's control plane; start it unless it runs.
+    """Return the state folder's control plane, started unless it runs; LocalControlPlaneError says why it is not.
 
-    `cloud` turns its switches, whether it runs or not; None leaves them as they are.
-
-    With `leash`, a control plane that this call starts ends with this process, however that ends; one that runs
-    already is not leashed. `backend` runs the jobs: `process`, `docker` or `podman`. `arguments` are further arguments
-    of `python -m pipeline_definition.local`.
-
-    Raises LocalControlPlaneError with the last line of its log if it does not start.
+    `cloud` turns its switches, whether it runs or not; None leaves them as they are. With `leash`, one that this call
+    starts ends with this process. `arguments` are further ones of `python -m pipeline_definition.local`.
     """
-    plane = _running(state, runs, backend) or _started(
-        state, runs, leash, timeout_s, ("--backend", backend, *arguments)
-    )
+    arguments = ("--backend", backend, *arguments)
+    plane = _running(state, runs, backend) or _started(state, runs, leash, timeout_s, arguments)
     if cloud is not None:
         _ask(plane.url, "POST", "/", cloud.model_dump_json(), {"X-Amz-Target": SET_CLOUD})
     return plane
@@ -111,10 +102,10 @@ def ensure_up(
 
 def _running(state: Path, runs: Path, backend: str) -> LocalControlPlane | None:
     running = is_up(state)
-    if running is not None and running.runs != runs.resolve():
+    if running and running.runs != runs.resolve():
         where = f"the control plane of {state} writes its runs to {running.runs}, not to {runs}"
         raise LocalControlPlaneError(f"{where}: name that folder, or end it first")
-    if running is not None and running.backend != backend:
+    if running and running.backend != backend:
         how = f"the running control plane runs jobs by {running.backend}, not by {backend}"
         raise LocalControlPlaneError(f"{how}: `sd-pipeline local down` ends it")
     return running
@@ -165,10 +156,7 @@ def is_up(state: Path) -> LocalControlPlane | None:
 
 
 def down(state: Path, timeout_s: float = 30.0) -> bool:
-    """End the control plane of a state folder with everything that it started; return whether one was running.
-
-    Raises LocalControlPlaneError if it does not end in time.
-    """
+    """End a state folder's control plane with all that it started; return whether one ran, if it ends in time."""
     running = is_up(state)
     if running is None:
         return False

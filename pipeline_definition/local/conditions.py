@@ -1,7 +1,5 @@
 """The conditions of a ConditionStep."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -29,10 +27,7 @@ KEYS: dict[str, Accepted] = {
 
 
 def check_condition(condition: Any) -> None:
-    """Check a condition's type and arguments, and those of the conditions in it.
-
-    Raises DefinitionError that names what is unknown.
-    """
+    """Check a condition and those in it; DefinitionError names an unknown type or argument."""
     kind = condition.get("Type") if isinstance(condition, dict) else None
     if kind not in KEYS:
         raise DefinitionError(f"unknown condition {kind!r}; known: {', '.join(KEYS)}")
@@ -42,10 +37,7 @@ def check_condition(condition: Any) -> None:
 
 
 def holds(condition: dict[str, Any], resolve: Resolve) -> bool:
-    """Evaluate one condition; `resolve` turns functions into values.
-
-    Raises StepFailureError where the two sides cannot be compared.
-    """
+    """Evaluate a condition, whose functions `resolve` replaces; StepFailureError: its sides cannot be compared."""
     kind = condition["Type"]
     if kind in COMPARISONS:
         return _compare(kind, resolve(condition["LeftValue"]), resolve(condition["RightValue"]))

@@ -4,8 +4,6 @@ Reads the images that containers/build.sh built; starts containers, and removes 
 container sees what a process sees: its folder at /opt/ml, this machine's network, and the shared file systems.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -14,7 +12,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
 from params.layout import BASE_DIR, BASE_DIR_VARIABLE
 from pipeline_definition.errors import OperatorError
@@ -48,6 +46,12 @@ class Program:
     """Empty: the image's own."""
     arguments: tuple[str, ...]
 
+    @classmethod
+    def of(cls, image: str, specification: Mapping[str, Any]) -> Self:
+        """Return what an AppSpecification or AlgorithmSpecification runs."""
+        words = (specification.get(name) or () for name in ("ContainerEntrypoint", "ContainerArguments"))
+        return cls(image, *map(tuple, words))
+
 
 @dataclass(frozen=True)
 class ContainerEngine:
@@ -59,11 +63,10 @@ class ContainerEngine:
     """Further arguments of every `run`."""
 
     @classmethod
-    def find(cls, backend: str, environment: Mapping[str, str]) -> ContainerEngine:
-        """Return the engine of this name.
+    def find(cls, backend: str, environment: Mapping[str, str]) -> Self:
+        """Return the engine of this name; ContainerEngineError where it is not installed.
 
-        CONTAINER_ENGINE names another command for it, RUN_ARGUMENTS further arguments of `run`. Raises
-        ContainerEngineError when it is not installed.
+        CONTAINER_ENGINE names another command for it, RUN_ARGUMENTS further arguments of `run`.
         """
         command = tuple(shlex.split(environment.get(ENGINE_VARIABLE, "") or backend))
         if shutil.which(command[0], path=environment.get("PATH")) is None:
@@ -73,10 +76,7 @@ class ContainerEngine:
         return cls(command, tuple(shlex.split(environment.get(ARGUMENTS_VARIABLE, ""))))
 
     def require(self, images: Mapping[str, str]) -> None:
-        """Check that images are on this machine; `images` are pipeline parameters and their values.
-
-        Raises ContainerEngineError that names the parameter.
-        """
+        """Check that images, by pipeline parameter, are on this machine; ContainerEngineError names the parameter."""
         for name, image in images.items():
             done = self._ask("image", "inspect", image)
             if done.returncode:
@@ -103,11 +103,9 @@ class ContainerEngine:
         )
 
     def remove(self, mark: str) -> int:
-        """Remove the containers whose mark begins with `mark`, running ones too; return how many.
+        """Remove the containers whose mark begins so, running ones too: a client that was killed leaves its own behind.
 
-        Raises ContainerEngineError where the engine fails.
-
-        A client that was killed leaves its container behind: the engine's service runs it.
+        Return how many; ContainerEngineError where the engine fails.
         """
         # As docker writes labels, a=b,c=d, and podman, map[a:b c:d]; podman before 4.9 has no `.Label "x"`.
         own = re.compile(rf"[\s,\[]{re.escape(LABEL)}[=:]{re.escape(mark)}")

@@ -7,8 +7,6 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training
 https://docs.aws.amazon.com/sagemaker/latest/dg/build-your-own-processing-container.html
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -22,10 +20,7 @@ LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 def host_groups(resources: Mapping[str, Any], claimed_type: str = "") -> list[dict[str, Any]]:
-    """Return the groups of equal hosts, algo-1, algo-2, ..., that a ResourceConfig or ClusterConfig asks for.
-
-    As resourceconfig.json has them. Hosts say that they are of `claimed_type`, where there is one.
-    """
+    """Return the groups of equal hosts, algo-1, algo-2, ..., as resourceconfig.json has them; `claimed_type` wins."""
     # Every type has capacity here: the first one is taken.
     resources = {**resources, **(resources.get("InstancePreferences") or [{}])[0]}
     groups: list[dict[str, Any]] = []
@@ -78,10 +73,7 @@ def write_processing_contract(folder: Path, request: Mapping[str, Any], resource
 
 
 def local_path(folder: Path, container_path: str) -> Path:
-    """Return where a path under /opt/ml lies in a host's folder.
-
-    Raises StepFailureError for a path elsewhere: without a container there is no such place.
-    """
+    """Return where a path under /opt/ml lies in a host's folder; StepFailureError for one elsewhere: there is none."""
     path = PurePosixPath(container_path)
     if not path.is_relative_to(BASE_DIR) or ".." in path.parts:
         raise StepFailureError(f"ClientError: LocalPath {container_path!r} is not under {BASE_DIR}")

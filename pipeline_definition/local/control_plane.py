@@ -1,7 +1,5 @@
 """The control plane as a whole: what it is made of, how it starts from its state folder, and how it ends."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import os
@@ -54,7 +52,7 @@ class ControlPlane:
         tuning = TuningJobs(services, training)
         models = Catalogue(services.records, "model", "Model")
         configs = Catalogue(services.records, "endpoint-config", "EndpointConfig")
-        hosting = Hosting(services)
+        hosting = Hosting(services, configs)
         self._kinds = kinds = Kinds(ProcessingJobs(services), training, tuning, registry, hosting, models, configs)
         self._executions = LocalExecutions(services, kinds, state_id(settings.state))
         moto = DomainDispatcherApplication(moto_patches.backend_app)

@@ -1,10 +1,7 @@
 """A pipeline definition: JSON to typed steps and the graph between them.
 
-Everything that this engine does not know (a type of step, a function, a condition, an argument, a key of a step) is an
-error that names it: nothing is skipped in silence.
+A type of step, function, condition, argument or key that is not known here is an error that names it: none is skipped.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -89,9 +86,9 @@ class Definition:
 
 
 def parse_definition(text: str, refuse_image: Callable[[str], None] = lambda image: None) -> Definition:
-    """Read a definition; `refuse_image` raises DefinitionError for an image without an entry point that cannot run.
+    """Read a definition; DefinitionError names the step and what is wrong with it.
 
-    Raises DefinitionError that names the step and what is wrong with it.
+    `refuse_image` raises it for an image without an entry point that cannot run.
     """
     source = _load(text)
     parameters = tuple(Parameter.parse(item) for item in source.get("Parameters") or ())
@@ -195,9 +192,7 @@ def _depends_on(items: Any) -> dict[str, str]:
         elif isinstance(item, dict) and set(item) == {"Step", "Trigger"} and item["Trigger"] in TRIGGERS:
             dependencies[item["Step"]] = item["Trigger"]
         else:
-            raise DefinitionError(
-                f"DependsOn {item!r} is neither a step's name nor a Step with a Trigger of {TRIGGERS}"
-            )
+            raise DefinitionError(f"DependsOn {item!r}: neither a step's name nor a Step with a Trigger of {TRIGGERS}")
     return dependencies
 
 
@@ -232,11 +227,9 @@ def _check_property_files(steps: Mapping[str, DefinedStep]) -> None:
     for step in steps.values():
         for name, argument in expressions(step.arguments):
             if name == JSON_GET and "PropertyFile" in argument:
-                source, file_name = property_file_of(argument["PropertyFile"])
-                if source not in steps or file_name not in steps[source].property_files:
-                    raise DefinitionError(
-                        f"step {step.name!r}: {JSON_GET}: no property file {file_name!r} of {source!r}"
-                    )
+                source, file = property_file_of(argument["PropertyFile"])
+                if source not in steps or file not in steps[source].property_files:
+                    raise DefinitionError(f"step {step.name!r}: {JSON_GET}: no property file {file!r} of {source!r}")
 
 
 def property_file_of(reference: Any) -> tuple[str, str]:
@@ -247,10 +240,7 @@ def property_file_of(reference: Any) -> tuple[str, str]:
 
 
 def parse_duration_s(text: str) -> float:
-    """Return an ISO 8601 duration, as CacheConfig.ExpireAfter gives it, in seconds; a year counts 365 days, a month 30.
-
-    Raises DefinitionError for anything else.
-    """
+    """Return an ISO 8601 duration in seconds, a year as 365 days, a month as 30; DefinitionError for anything else."""
     try:
         # pydantic also reads other forms, such as `30 days`, a sign, and a T that nothing follows.
         text = re.sub("^T", "PT", text.upper())  # AWS's own documents have p30d and T12H, too

@@ -1,11 +1,10 @@
 """What a job's process finds in its environment, and free ports for it."""
 
-from __future__ import annotations
-
 import functools
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from params.cloud import Cloud
@@ -88,14 +87,9 @@ def cluster_environment() -> dict[str, str]:
 
 def free_ports(count: int) -> list[int]:
     """Return distinct ports that nothing listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for item in sockets:
-            item.bind((HOST, 0))
-        return [item.getsockname()[1] for item in sockets]
-    finally:
-        for item in sockets:
-            item.close()
+    with ExitStack() as held:
+        listeners = [held.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 def arn(kind: str, name: str) -> str:

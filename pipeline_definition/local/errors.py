@@ -1,7 +1,5 @@
 """What can go wrong in the local control plane."""
 
-from __future__ import annotations
-
 from moto.core.exceptions import ServiceException
 
 INTERNAL_ERROR = "SageMaker.JOB_INTERNAL_ERROR"
@@ -35,11 +33,7 @@ class DefinitionError(ValueError):
 
 
 class StepFailureError(Exception):
-    """A step failed.
-
-    `exception_type` is the name by which retry policies know the failure (`SageMaker.JOB_INTERNAL_ERROR`, ...); None
-    for a failure of the program itself, which no policy retries.
-    """
+    """A step failed; retry policies know why by `exception_type`: the program's own failure, None, is not retried."""
 
     def __init__(self, reason: str, exception_type: str | None = None) -> None:
         super().__init__(reason)
@@ -52,6 +46,19 @@ class StepStoppedError(Exception):
 
 class TimeLimitError(StepFailureError):
     """A job ran longer than its StoppingCondition allows."""
+
+
+def as_refusal(error: Exception) -> RefusedRequestError:
+    """Return any error as the refusal of a request; what is nobody's fault has status 500."""
+    if isinstance(error, RefusedRequestError):
+        return error
+    if isinstance(error, StepFailureError):
+        return invalid(error.reason)
+    if isinstance(error, DefinitionError):
+        return invalid(f"Unable to parse pipeline definition: {error}")
+    if isinstance(error, NotImplementedError):  # by moto
+        return RefusedRequestError("UnknownOperationException", str(error))
+    return RefusedRequestError("InternalFailure", f"{type(error).__name__}: {error}", 500)
 
 
 def as_failure(error: Exception) -> StepFailureError:

@@ -3,8 +3,6 @@
 Writes runs/<execution id>/{execution.json, definition.json, parameters.json, journal.jsonl}.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import threading
@@ -13,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from params.files import write_json, write_text
 from params.layout import ENDED_STATUSES
@@ -95,9 +93,7 @@ class ExecutionIdentity:
 class LocalExecution:
     """One execution. Changes are written before they can be seen."""
 
-    def __init__(
-        self, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Record) -> None:
         self.folder, self.identity, self.definition, self.parameters = folder, identity, definition, parameters
         self.status = "Executing"
         self.failure_reason: str | None = None
@@ -109,20 +105,18 @@ class LocalExecution:
         self._lock = threading.RLock()
 
     @classmethod
-    def begin(
-        cls, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Mapping[str, Any]
-    ) -> LocalExecution:
+    def begin(cls, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Record) -> Self:
         """Write a new execution's folder."""
         folder.mkdir(parents=True)
         write_text(folder / "definition.json", definition.text)
-        write_json(folder / "parameters.json", dict(parameters))
+        write_json(folder / "parameters.json", parameters)
         execution = cls(folder, identity, definition, parameters)
         execution.set_status("Executing")
         execution.rename()
         return execution
 
     @classmethod
-    def load(cls, folder: Path) -> LocalExecution:
+    def load(cls, folder: Path) -> Self:
         """Read an execution back from its folder."""
         identity = ExecutionIdentity(**json.loads((folder / "execution.json").read_text(encoding="utf-8")))
         definition = parse_definition((folder / "definition.json").read_text(encoding="utf-8"))

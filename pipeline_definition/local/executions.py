@@ -1,7 +1,5 @@
 """All executions of all pipelines, behind SageMaker's operations for them."""
 
-from __future__ import annotations
-
 import logging
 import time
 import uuid

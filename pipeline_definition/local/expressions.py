@@ -3,8 +3,6 @@
 Checks a value's functions without executing them, finds the steps that it refers to, and splits property paths.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -32,10 +30,7 @@ PathElement = str | int
 
 
 def split_path(path: str) -> list[PathElement]:
-    """Split `Outputs['raw'].S3Output[0]` into its elements; an element in quotes is a `Quoted`.
-
-    Raises DefinitionError for a path that is not made of names and brackets.
-    """
+    """Split `Outputs['raw'].S3Output[0]`; an element in quotes is a `Quoted`. DefinitionError for anything else."""
     matches = list(_PATH.finditer(path))
     if "".join(match[0] for match in matches) != path:
         raise DefinitionError(f"path {path!r} is not made of names and brackets")
@@ -46,10 +41,7 @@ def split_path(path: str) -> list[PathElement]:
 
 
 def function_of(value: Any) -> str | None:
-    """Return the function that a value calls; None for a plain value.
-
-    Raises DefinitionError for a function that this engine does not know.
-    """
+    """Return the function that a value calls; None for a plain value, DefinitionError for an unknown one."""
     if not isinstance(value, dict) or len(value) != 1:
         return None
     (name,) = value
@@ -76,11 +68,8 @@ def expressions(value: Any) -> Iterator[tuple[str, Any]]:
 def referenced_steps(value: Any) -> set[str]:
     """Return the names of the steps whose outcome a value needs: NAME of each `{"Get": "Steps.NAME..."}`."""
     references = [argument for name, argument in expressions(value) if name == GET and isinstance(argument, str)]
-    return {
-        str(split_path(reference.removeprefix("Steps."))[0])
-        for reference in references
-        if reference.startswith("Steps.")
-    }
+    paths = (reference.removeprefix("Steps.") for reference in references if reference.startswith("Steps."))
+    return {str(split_path(path)[0]) for path in paths}
 
 
 def check_arguments(what: str, given: Any, accepted: Accepted) -> None:
@@ -92,10 +81,7 @@ def check_arguments(what: str, given: Any, accepted: Accepted) -> None:
 
 
 def check_expressions(value: Any, parameters: set[str]) -> None:
-    """Check every function of a value.
-
-    Raises DefinitionError that names an unknown function, argument, parameter or execution variable.
-    """
+    """Check a value's functions; DefinitionError names an unknown function, argument, parameter or variable."""
     for name, argument in expressions(value):
         if name == GET:
             _check_get(argument, parameters)

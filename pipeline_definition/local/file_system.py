@@ -1,10 +1,7 @@
 """FSx for Lustre on this machine: a folder, filled from the S3 prefixes that it is associated with.
 
-Reads the associated objects, writes <state>/fsx/<file system>/...; answers the FSx operations that a pipeline's
-infrastructure needs, those that moto lacks among them.
+Reads the associated objects, writes <state>/fsx/<file system>/...; answers the FSx operations that a pipeline needs.
 """
-
-from __future__ import annotations
 
 import os
 import shutil
@@ -89,10 +86,7 @@ class FileSystems:
         return {"Associations": [record for record in records if systems is None or record["FileSystemId"] in systems]}
 
     def mount(self, source: Mapping[str, Any]) -> Path:
-        """Bring in what S3 has for a FileSystemDataSource; return the folder that its DirectoryPath means.
-
-        Raises StepFailureError that names the file system or the path that does not exist.
-        """
+        """Bring in what S3 has; return the folder of a FileSystemDataSource. StepFailureError names what is missing."""
         if source["FileSystemType"] != "FSxLustre":
             raise StepFailureError(f"ClientError: FileSystemType {source['FileSystemType']!r} is not supported")
         system = self._systems.find(source["FileSystemId"])

@@ -1,10 +1,7 @@
 """A folder that is kept in S3 while a job writes to it: checkpoints and continuous outputs.
 
-Files reach S3 in the order in which they were written, so that a manifest never appears before its data. Nothing is
-ever deleted in S3, as on SageMaker.
+Files reach S3 in the order in which they were written: no manifest before its data. Nothing is deleted in S3.
 """
-
-from __future__ import annotations
 
 import contextlib
 import os
@@ -40,19 +37,17 @@ class FolderSync:
         return count
 
     def push(self, final: bool = False) -> int:
-        """Send what has changed, oldest first; return how many files.
+        """Send what has changed, oldest first; return how many files. `final`: no process writes any more.
 
-        While the job runs, a file written after this scan began waits for the next scan: this one may have missed an
-        older file. `final`: no process writes any more, so everything is sent.
+        Until then a file written after this scan began waits for the next: this one may have missed an older file.
         """
         began_ns = time.time_ns() - _CLOCK_TICK_NS
         changed = [(name, version) for name, version in self._scan() if self._sent.get(name) != version]
         changed.sort(key=lambda item: (item[1][0], item[0]))
         sent = 0
         for name, version in changed:
-            if not final and version[0] > began_ns:
-                break
-            if not self._send(name, version) and not final:
+            is_sent = (final or version[0] <= began_ns) and self._send(name, version)
+            if not is_sent and not final:
                 break
             sent += 1
         return sent
@@ -81,8 +76,9 @@ def _version(path: Path) -> _Version:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def pushing(every_s: float, syncs: Sequence[FolderSync]) -> Callable[[], None]:
-    """Return a function to call often: it pushes once every `every_s` seconds."""
+@contextlib.contextmanager
+def pushing(every_s: float, syncs: Sequence[FolderSync]) -> Iterator[Callable[[], None]]:
+    """Yield a function to call often: it pushes once every `every_s` seconds; what is left is pushed at the end."""
     next_s = time.monotonic() + every_s
 
     def tick() -> None:
@@ -92,4 +88,8 @@ def pushing(every_s: float, syncs: Sequence[FolderSync]) -> Callable[[], None]:
                 sync.push()
             next_s = time.monotonic() + every_s
 
-    return tick
+    try:
+        yield tick
+    finally:
+        for sync in syncs:
+            sync.push(final=True)

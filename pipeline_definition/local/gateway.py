@@ -1,7 +1,5 @@
 """The control plane's front door: each request to the operation that answers it, here or in moto."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re
@@ -16,13 +14,7 @@ from werkzeug.datastructures import EnvironHeaders
 from werkzeug.wrappers import Response
 
 from pipeline_definition.local.answers import error_answer, json_answer
-from pipeline_definition.local.errors import (
-    DefinitionError,
-    NotOursError,
-    RefusedRequestError,
-    StepFailureError,
-    invalid,
-)
+from pipeline_definition.local.errors import NotOursError, RefusedRequestError, as_refusal, invalid
 from pipeline_definition.local.hosting import Hosting
 from pipeline_definition.local.operations import shape_of
 from pipeline_definition.local.records import Operation
@@ -68,18 +60,11 @@ class Gateway:
         """Return the answer to one request; whatever goes wrong is an answer, too."""
         try:
             return self._answer(environ)
-        except RefusedRequestError as error:
-            refusal = error
-        except StepFailureError as error:
-            refusal = invalid(error.reason)
-        except DefinitionError as error:
-            refusal = invalid(f"Unable to parse pipeline definition: {error}")
-        except NotImplementedError as error:  # by moto
-            refusal = RefusedRequestError("UnknownOperationException", f"{error}")
         except Exception as error:
-            _log.exception("%s %s", environ["REQUEST_METHOD"], environ.get("HTTP_X_AMZ_TARGET", environ["PATH_INFO"]))
-            refusal = RefusedRequestError("InternalFailure", f"{type(error).__name__}: {error}", 500)
-        return error_answer(refusal, environ)
+            refusal, asked = as_refusal(error), environ.get("HTTP_X_AMZ_TARGET", environ["PATH_INFO"])
+            if refusal.status == 500:
+                _log.exception("%s %s", environ["REQUEST_METHOD"], asked)
+            return error_answer(refusal, environ)
 
     def _answer(self, environ: Environ) -> Response:
         path, target = environ.get("PATH_INFO", "/"), environ.get("HTTP_X_AMZ_TARGET", "")
@@ -93,7 +78,7 @@ class Gateway:
         invocation = _INVOCATION.match(path)
         if invocation and service_of(environ) == "sagemaker":
             if invocation[3]:
-                self._hosting.describe_endpoint({"EndpointName": invocation[1]})
+                self._hosting.find(invocation[1])
                 raise invalid("InvokeEndpointWithResponseStream is not supported on this machine")
             return self._invoke(invocation[1], bool(invocation[2]), environ)
         try:
@@ -163,12 +148,8 @@ def _refuse_expired(environ: Environ) -> None:
 
 
 def _refuse_browsers(environ: Environ) -> None:
-    """Refuse requests of web pages, which could run programs here; no SDK sends an Origin or another host.
-
-    Raises RefusedRequestError (403).
-    """
+    """Refuse web pages, which could run programs here: no SDK sends an Origin or another host."""
     host = environ.get("HTTP_HOST", "").rsplit(":", 1)[0]
     if environ.get("HTTP_ORIGIN") or host not in _HOSTS:
-        raise RefusedRequestError(
-            "AccessDeniedException", "The local control plane answers programs on this machine only", 403
-        )
+        problem = "The local control plane answers programs on this machine only"
+        raise RefusedRequestError("AccessDeniedException", problem, 403)

@@ -1,7 +1,5 @@
 """The hosts of one job as processes on this machine, led by a supervisor that ends with them."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

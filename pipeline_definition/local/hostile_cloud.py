@@ -6,8 +6,6 @@ https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogE
 https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html (AccessDenied).
 """
 
-from __future__ import annotations
-
 import contextlib
 import fnmatch
 import io
@@ -61,9 +59,8 @@ class HostileCloud:
         operation, request = _operation(environ)
         action = f"{service}:{operation}"
         if any(fnmatch.fnmatchcase(action, pattern) for pattern in cloud.denied_actions):
-            raise RefusedRequestError(
-                "AccessDeniedException", f"User is not authorized to perform: {action} because no policy allows it"
-            )
+            problem = f"User is not authorized to perform: {action} because no policy allows it"
+            raise RefusedRequestError("AccessDeniedException", problem)
         self._throttle(service, action, cloud)
         if service == "sagemaker":
             _refuse_members(operation, request, cloud)

@@ -4,8 +4,6 @@ An update starts the new variants while the old ones serve, and switches when al
 old ones stay in service and the endpoint's FailureReason says why. Asynchronous invocations wait in `async_queue`.
 """
 
-from __future__ import annotations
-
 import http.client
 import random
 import threading
@@ -16,20 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
-from botocore.exceptions import ClientError
 from werkzeug.wrappers import Response
 
 from pipeline_definition.local.answers import json_answer
 from pipeline_definition.local.async_queue import AsyncQueue
-from pipeline_definition.local.environment import arn
-from pipeline_definition.local.errors import (
-    RefusedRequestError,
-    StepFailureError,
-    StepStoppedError,
-    as_failure,
-    invalid,
-)
-from pipeline_definition.local.records import Record, page
+from pipeline_definition.local.catalogue import Catalogue
+from pipeline_definition.local.errors import RefusedRequestError, StepFailureError, StepStoppedError, as_failure
+from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import ACCOUNT
 from pipeline_definition.local.stop_signal import StopSignal
@@ -43,11 +34,12 @@ _DRAIN_S = 5.0
 _POLL_S = 0.05
 
 
-class Hosting:
+class Hosting(Catalogue):
     """All endpoints."""
 
-    def __init__(self, services: Services) -> None:
-        self._services, self._records = services, services.records["endpoint"]
+    def __init__(self, services: Services, configs: Catalogue) -> None:
+        super().__init__(services.records, "endpoint", "Endpoint")
+        self._services, self._configs = services, configs
         self._variants: dict[str, list[RunningVariant]] = {}
         self._alive: set[RunningVariant] = set()
         """Every variant with a server, the starting ones among them."""
@@ -55,63 +47,40 @@ class Hosting:
         self._creating = threading.Lock()
         self._queue = AsyncQueue(services, self._invoke_ready)
 
-    def create_endpoint(self, request: Mapping[str, Any]) -> Record:
+    def create(self, request: Mapping[str, Any]) -> Record:
         """Answer CreateEndpoint."""
-        name, own_arn, now_s = request["EndpointName"], arn("endpoint", request["EndpointName"]), time.time()
-        self._config(request["EndpointConfigName"])
-        record = {
-            "EndpointName": name,
-            "EndpointArn": own_arn,
-            "EndpointConfigName": request["EndpointConfigName"],
-            "EndpointStatus": "Creating",
-            "CreationTime": now_s,
-            "LastModifiedTime": now_s,
-            "Tags": request.get("Tags", []),
-        }
+        self._configs.find(request["EndpointConfigName"])
         with self._creating:
-            if name in self._records:
-                raise invalid(f'Cannot create already existing endpoint "{own_arn}".')
-            self._records.put(name, record)
-        self._deploy_soon(name, request["EndpointConfigName"])
-        return {"EndpointArn": own_arn}
+            record = self.add(request, EndpointStatus="Creating")
+        self._deploy_soon(record["EndpointName"], request["EndpointConfigName"])
+        return {"EndpointArn": record["EndpointArn"]}
 
     def update_endpoint(self, request: Mapping[str, Any]) -> Record:
         """Answer UpdateEndpoint."""
-        record = self._record(request["EndpointName"])
-        if record["EndpointStatus"] not in ("InService", "Failed"):
-            raise invalid(f"Cannot update endpoint in status {record['EndpointStatus']}")
-        self._config(request["EndpointConfigName"])
+        record = self.find(request["EndpointName"])
+        if (status := record["EndpointStatus"]) not in ("InService", "Failed"):
+            raise RefusedRequestError("ValidationException", f"Cannot update endpoint in status {status}")
+        self._configs.find(request["EndpointConfigName"])
         self._set(record["EndpointName"], "Updating", FailureReason=None)
         self._deploy_soon(record["EndpointName"], request["EndpointConfigName"])
         return {"EndpointArn": record["EndpointArn"]}
 
-    def delete_endpoint(self, request: Mapping[str, Any]) -> Record:
+    def delete(self, request: Mapping[str, Any]) -> Record:
         """Answer DeleteEndpoint."""
-        name = self._record(request["EndpointName"])["EndpointName"]
-        self._records.delete(name)
+        name = self.find(request["EndpointName"])["EndpointName"]
+        self.records.delete(name)
         self._variants.pop(name, None)
         self._end([variant for variant in self._alive if variant.endpoint == name])
         return {}
 
-    def describe_endpoint(self, request: Mapping[str, Any]) -> Record:
-        """Answer DescribeEndpoint."""
-        return self._record(request["EndpointName"])
-
-    def list_endpoints(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListEndpoints."""
-        return page("ListEndpoints", request, self._records.all(), "EndpointName")
-
     def serve(self, request: Mapping[str, Any], stop: StopSignal) -> Record:
-        """Carry out an EndpointStep: return the endpoint's record once it serves the configuration.
-
-        Raises StepFailureError with the endpoint's reason.
-        """
+        """Return an endpoint's record once it serves the configuration; StepFailureError has the endpoint's reason."""
         name, config = request["EndpointName"], request["EndpointConfigName"]
-        if name in self._records:
+        if name in self.records:
             self._settled(name, stop)
             self.update_endpoint(request)
         else:
-            self.create_endpoint(request)
+            self.create(request)
         record = self._settled(name, stop)
         if record["EndpointStatus"] != "InService" or record["EndpointConfigName"] != config:
             raise StepFailureError(record.get("FailureReason", f"endpoint {name}: {record['EndpointStatus']}"))
@@ -120,11 +89,8 @@ class Hosting:
     def invoke(
         self, name: str, body: bytes, headers: Mapping[str, str], target: str | None, timeout_s: float = _TIMEOUT_S
     ) -> Response:
-        """Answer InvokeEndpoint: forward to one variant, by weight or by name.
-
-        Raises RefusedRequestError: ValidationError or ServiceUnavailable. A model's error is answered as ModelError.
-        """
-        record = self._records.find(name)
+        """Answer InvokeEndpoint by one variant, by weight or by name; a model's error is answered as ModelError."""
+        record = self.records.find(name)
         if record is None or (record["EndpointStatus"] not in _SERVING and not self._variants.get(name)):
             raise RefusedRequestError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
         variant = self._choose(name, target)
@@ -140,14 +106,10 @@ class Hosting:
         return Response(data, 200, {**kept, "x-Amzn-Invoked-Production-Variant": variant.name})
 
     def invoke_async(self, name: str, asked: Mapping[str, str], headers: Mapping[str, str]) -> Response:
-        """Answer InvokeEndpointAsync, whose own headers are `asked`; the invocation waits for its turn.
-
-        Raises RefusedRequestError (ValidationError) for a missing payload, or an endpoint that is missing or not
-        asynchronous.
-        """
+        """Answer InvokeEndpointAsync, whose own headers are `asked`; the invocation waits for its turn."""
         missing = RefusedRequestError("ValidationError", f"Endpoint {name} not found.")
-        config_name = self._records.get(name, missing)["EndpointConfigName"]
-        config = self._config(config_name).get("AsyncInferenceConfig")
+        config_name = self.records.get(name, missing)["EndpointConfigName"]
+        config = self._configs.find(config_name).get("AsyncInferenceConfig")
         if not config:
             problem = f"Endpoint configuration {config_name} has no AsyncInferenceConfig"
             raise RefusedRequestError("ValidationError", problem)
@@ -168,7 +130,7 @@ class Hosting:
 
     def restore(self) -> None:
         """Start the servers of the endpoints that were in service when the control plane ended, and what they owe."""
-        for record in self._records.all():
+        for record in self.records.all():
             if record["EndpointStatus"] != "Failed":
                 self._set(record["EndpointName"], "Creating")
                 self._deploy_soon(record["EndpointName"], record["EndpointConfigName"])
@@ -187,7 +149,7 @@ class Hosting:
     def _deploy(self, name: str, config_name: str) -> None:
         started: list[RunningVariant] = []
         try:
-            configs = self._config(config_name)["ProductionVariants"]
+            configs = self._configs.find(config_name)["ProductionVariants"]
             deployment = uuid.uuid4().hex[:8]
             for config in configs:
                 variant = RunningVariant(self._services, name, config, deployment, len(configs))
@@ -198,11 +160,11 @@ class Hosting:
             return
         except Exception as error:
             self._end(started)
-            if name in self._records and not self._closing:
+            if name in self.records and not self._closing:
                 status = "InService" if self._variants.get(name) else "Failed"
                 self._set(name, status, FailureReason=as_failure(error).reason[:1024])
             return
-        if self._closing or name not in self._records:
+        if self._closing or name not in self.records:
             self._end(started)
             return
         old, self._variants[name] = self._variants.get(name, []), started
@@ -230,23 +192,12 @@ class Hosting:
         return random.choices(variants, weights)[0]
 
     def _settled(self, name: str, stop: StopSignal) -> Record:
-        while (record := self._record(name))["EndpointStatus"] in ("Creating", "Updating"):
+        while (record := self.find(name))["EndpointStatus"] in ("Creating", "Updating"):
             stop.sleep(_POLL_S)
         return record
 
-    def _record(self, name: str) -> Record:
-        return self._records.get(name, invalid(f'Could not find endpoint "{arn("endpoint", name)}".'))
-
-    def _config(self, name: str) -> Mapping[str, Any]:
-        describe = self._services.client("sagemaker").describe_endpoint_config
-        try:
-            config: Mapping[str, Any] = describe(EndpointConfigName=name)
-        except ClientError as error:
-            raise invalid(error.response["Error"]["Message"]) from None
-        return config
-
     def _set(self, name: str, status: str, **changes: Any) -> None:
-        self._records.update(name, EndpointStatus=status, LastModifiedTime=time.time(), **changes)
+        self.records.update(name, EndpointStatus=status, LastModifiedTime=time.time(), **changes)
 
 
 def _model_error(status: int, data: bytes) -> Response:
@@ -262,10 +213,5 @@ def _model_error(status: int, data: bytes) -> Response:
 
 
 def _summary(variants: list[RunningVariant]) -> Record:
-    own = {"CurrentInstanceCount": 1, "DesiredInstanceCount": 1}
-    weights = [(variant.name, variant.weight) for variant in variants]
-    return {
-        "ProductionVariants": [
-            {"VariantName": name, "CurrentWeight": weight, "DesiredWeight": weight, **own} for name, weight in weights
-        ]
-    }
+    weights = ({"VariantName": one.name, "CurrentWeight": one.weight, "DesiredWeight": one.weight} for one in variants)
+    return {"ProductionVariants": [{**own, "CurrentInstanceCount": 1, "DesiredInstanceCount": 1} for own in weights]}

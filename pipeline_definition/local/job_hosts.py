@@ -1,7 +1,5 @@
 """The hosts of one job: their folders, logs and processes, and what their end means."""
 
-from __future__ import annotations
-
 import fnmatch
 import hashlib
 import signal
@@ -28,6 +26,7 @@ from pipeline_definition.local.errors import (
 from pipeline_definition.local.host_group import Host, Outcome, run_hosts
 from pipeline_definition.local.job_logs import LOG_GROUPS, JobLogs, Metrics, archive_logs, last_lines
 from pipeline_definition.local.namespaces import ForeignHost
+from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.small_disk import small_disk
 from pipeline_definition.local.stop_signal import StopSignal
@@ -68,12 +67,7 @@ class JobHosts:
     """One job's hosts on this machine."""
 
     def __init__(
-        self,
-        services: Services,
-        job: RunningJob,
-        program: Program,
-        resources: Mapping[str, Any],
-        metrics: Metrics | None = None,
+        self, services: Services, job: RunningJob, program: Program, resources: Record, metrics: Metrics | None = None
     ) -> None:
         """Make the folders and logs of the hosts that a ResourceConfig or ClusterConfig asks for."""
         self._services, self._job, self._program, self._cloud = services, job, program, services.cloud
@@ -109,7 +103,7 @@ class JobHosts:
         return resource_config(self._groups, host, interface)
 
     def run(self, tick: Callable[[], None]) -> None:
-        """Run the job's processes to their end; `tick` is called while they run.
+        """Run the job's processes to their end, calling `tick` meanwhile.
 
         Raises StepFailureError with the failure file's text or the last lines, TimeLimitError, or StepStoppedError.
         """

@@ -3,8 +3,6 @@
 Reads <log dir>/<host>.log; writes log groups /aws/sagemaker/... in moto, so that `logs` is one code path with AWS.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import threading
@@ -71,9 +69,8 @@ class Metrics:
 
     def as_list(self) -> list[dict[str, Any]]:
         """Return FinalMetricDataList."""
-        return [
-            {"MetricName": name, "Value": value, "Timestamp": time_s} for name, (value, time_s) in self._values.items()
-        ]
+        found = self._values.items()
+        return [{"MetricName": name, "Value": value, "Timestamp": time_s} for name, (value, time_s) in found]
 
 
 class JobLogs:

@@ -1,10 +1,7 @@
 """The life of a job of any kind: its record from InProgress to its end, and how it is stopped.
 
-The kinds (processing, training, tuning) say what the work is. A pipeline's step and the Create operation of the API
-start a job in the same way.
+Its kinds (processing, training, tuning) say what the work is; steps and the API's Create operations start it alike.
 """
-
-from __future__ import annotations
 
 import contextlib
 import shutil
@@ -34,12 +31,14 @@ from pipeline_definition.local.stop_signal import StopSignal
 
 _REASON_CHARACTERS = 1024
 LOG_FOLDER = "LocalLogFolder"
-"""Member of a record that Describe does not show: where its logs are."""
+"""Member of a record: where its logs are."""
 INTERRUPTED = "The control plane ended while this job ran"
 
 
 class Jobs(Catalogue, ABC):
     """All jobs of one kind."""
+
+    hidden: tuple[str, ...] = (LOG_FOLDER,)
 
     def __init__(self, services: Services) -> None:
         super().__init__(services.records, self.kind, self.prefix)
@@ -73,10 +72,7 @@ class Jobs(Catalogue, ABC):
         return not_found(f"Requested resource not found: {self.kind} {name!r}")
 
     def run(self, request: Mapping[str, Any], log_dir: Path, parent: StopSignal, parallel_jobs: int = 1) -> Record:
-        """Do a job to its end; return its record. `parallel_jobs` of its shape run at once: trials of a search.
-
-        Raises StepFailureError or StepStoppedError; the record says the same.
-        """
+        """Do a job to its end; return its record, which has StepFailureError and StepStoppedError, too."""
         self._begin(request)
         return self._run(request, log_dir, parent, parallel_jobs)
 
@@ -92,15 +88,9 @@ class Jobs(Catalogue, ABC):
         threading.Thread(target=run, daemon=True).start()
         return {self._arn: record[self._arn]}
 
-    def describe(self, request: Mapping[str, Any]) -> Record:
-        """Answer the Describe operation."""
-        record = super().describe(request)
-        record.pop(LOG_FOLDER, None)
-        return record
-
     def stop(self, request: Mapping[str, Any]) -> Record:
         """Answer the Stop operation."""
-        name = self.describe(request)[self._name]
+        name = self.find(request[self._name])[self._name]
         if name not in self._stops:
             raise invalid(f"The job {name!r} cannot be stopped: it has ended")
         self._stops[name].set()
@@ -155,13 +145,6 @@ class Jobs(Catalogue, ABC):
             release_disks(self.services.settings.jobs_dir / name)
         else:
             self.clear(name)
-        return self.records.update(
-            name,
-            **{
-                self._status: "Stopped" if cause == "MaxRuntimeExceeded" else cause,
-                "LastModifiedTime": time.time(),
-                "FailureReason": reason[:_REASON_CHARACTERS] if reason else None,
-                **self.ended(cause),
-                **(changes or {}),
-            },
-        )
+        status = {self._status: "Stopped" if cause == "MaxRuntimeExceeded" else cause, "LastModifiedTime": time.time()}
+        why = {"FailureReason": reason[:_REASON_CHARACTERS] if reason else None}
+        return self.records.update(name, **{**status, **why, **self.ended(cause), **(changes or {})})

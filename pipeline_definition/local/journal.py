@@ -3,8 +3,6 @@
 Writes one JSON object a line; reads them back, leaving out a last line that was cut off.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterable, Iterator

@@ -1,10 +1,7 @@
 """The model registry: model packages and their groups, with every member that a request gave.
 
-moto's registry drops members (CustomerMetadataProperties) and forgets the approval status when something else is
-updated, so the registry is kept here.
+It is kept here, for moto's drops CustomerMetadataProperties, and at any update the approval status.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +23,8 @@ _LAST = "LocalLastVersion"
 
 class PackageGroups(Catalogue):
     """All groups of model packages."""
+
+    hidden = (_LAST,)
 
     def __init__(self, records: Mapping[str, Records]) -> None:
         super().__init__(records, "model-package-group", "ModelPackageGroup")
@@ -117,10 +116,6 @@ class ModelRegistry:
         properties = {key: value for key, value in properties.items() if key not in removed}
         if properties or "CustomerMetadataProperties" in record:
             changes["CustomerMetadataProperties"] = properties
-        added = request.get("AdditionalInferenceSpecificationsToAdd")
-        if added:
-            before = record.get("AdditionalInferenceSpecifications", [])
-            changes["AdditionalInferenceSpecifications"] = [*before, *added]
         self._packages.update(record["ModelPackageArn"], **changes, LastModifiedTime=time.time())
         if changes.get("ModelApprovalStatus") == "Approved" != record.get("ModelApprovalStatus"):
             self._approved(record)

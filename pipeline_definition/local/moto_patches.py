@@ -1,7 +1,5 @@
 """Where moto 5.2 is wrong or incomplete for what we do with it: narrow repairs, each with its reason."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flask import Flask

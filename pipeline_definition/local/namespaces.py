@@ -1,11 +1,8 @@
 """Hosts of one job as SageMaker lays them out, on this machine: network namespaces on one bridge, nothing leaves them.
 
-Each host has one interface, its own host name, which resolves to nothing (or to loopback), and a hosts file that knows
-algo-1, algo-2, ... What listens on this machine's loopback is out of reach but for the ports that are relayed. Makes
-and deletes network namespaces; needs root and `ip`, `unshare`.
+Each host has one interface, a host name that resolves to nothing (or loopback), and a hosts file with algo-1, ...; of
+this machine's loopback it reaches the relayed ports. Makes and deletes network namespaces; needs root, `ip`, `unshare`.
 """
-
-from __future__ import annotations
 
 import ctypes
 import functools
@@ -72,8 +69,7 @@ def foreign_hosts(
 ) -> Iterator[list[ForeignHost]]:
     """Yield hosts algo-1, algo-2, ...; `tag` begins the names of their namespaces.
 
-    `own_name` is the address to which a host's own name resolves, if to any; `ports` of this machine's loopback are
-    reached at the same ports of theirs.
+    `own_name` is the address, if any, of a host's own name; `ports` of this machine's loopback are theirs, too.
     """
     made = [
         ForeignHost(f"algo-{n}", f"{tag}-{n}", interface_of(n), f"{NETWORK}.{n}", folder / f"hosts-{n}")

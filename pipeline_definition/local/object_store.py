@@ -3,8 +3,6 @@
 Reads and writes `<state>/s3/<bucket>/<key>`, and `<state>/s3.jsonl` with what a file cannot hold (ETag, metadata).
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Iterator
@@ -20,23 +18,11 @@ from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeBucket, FakeDeleteMarker, S3Backend, s3_backends
 
 from params.s3 import is_under, split_uri
+from pipeline_definition.local import stored_object
 from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.journal import Journal
 from pipeline_definition.local.settings import ACCOUNT, REGION
-from pipeline_definition.local.stored_object import (
-    INCOMING,
-    UNVERSIONED,
-    VERSIONS,
-    StoredKey,
-    StoredMultipart,
-    key_of,
-    note,
-    object_path,
-    show,
-    staged,
-    stamp,
-    version_path,
-)
+from pipeline_definition.local.stored_object import INCOMING, UNVERSIONED, VERSIONS, StoredKey, StoredMultipart
 
 _MAX_KEY_BYTES = 1024
 
@@ -59,7 +45,7 @@ class DurableS3Backend(S3Backend):
         if len(key_name.encode()) > _MAX_KEY_BYTES:
             raise S3ClientError("KeyTooLongError", "Your key is too long")
         bucket = self.get_bucket(bucket_name)
-        with staged(StoredKey.root, value) as file, self._changing(bucket, key_name):
+        with stored_object.staged(StoredKey.root, value) as file, self._changing(bucket, key_name):
             return super().put_object(bucket_name, key_name, file, *args, **kwargs)  # type: ignore[arg-type]
 
     def delete_object(
@@ -89,8 +75,8 @@ class DurableS3Backend(S3Backend):
                 version.is_kept = False
             for version in [*gone, *(version for version in after if version not in before)]:
                 if version.version_id != UNVERSIONED:  # else the file is enough
-                    note(bucket.name, version, is_removed=version in gone)
-            show(bucket.name, key, after[-1] if after else None)
+                    stored_object.note(bucket.name, version, is_removed=version in gone)
+            stored_object.show(bucket.name, key, after[-1] if after else None)
 
 
 class ObjectStore:
@@ -126,13 +112,10 @@ class ObjectStore:
         bucket, key = self._located(uri, "Data download failed:Unable to download object")
         if not isinstance(bucket.keys.get(key), StoredKey):
             raise StepFailureError(f"ClientError: there is no object {uri}")
-        return object_path(StoredKey.root, bucket.name, key)
+        return stored_object.object_path(StoredKey.root, bucket.name, key)
 
     def keys(self, uri: str, is_folder: bool = True) -> list[str]:
-        """Return the keys under a prefix in order: the object itself, else what lies in the folder of that name.
-
-        Unless that `is_folder`: then it is the beginning of keys, as S3 means it.
-        """
+        """Return the keys in a folder in order, or the object of its name; unless `is_folder`, those that begin so."""
         bucket, key = self._located(uri, "Data download failed:Unable to list objects under")
         live = [name for name, stored in bucket.keys.items() if isinstance(stored, StoredKey)]
         if is_folder and key in live and not key.endswith("/"):
@@ -147,13 +130,12 @@ class ObjectStore:
 
     def staging(self) -> contextlib.AbstractContextManager[Path]:
         """Yield the path of a file on the store's disk that is gone afterwards."""
-        return staged(StoredKey.root)
+        return stored_object.staged(StoredKey.root)
 
     def _located(self, uri: str, failure: str) -> tuple[Any, str]:
-        """Return an address's bucket and key.
+        """Return an address's bucket and key; StepFailureError, `failure` first, where the role is denied it.
 
-        Raises StepFailureError in the words of a job's end, `failure` first, where the role is denied the address:
-        https://github.com/aws/amazon-sagemaker-examples/issues/4384.
+        In the words of a job's end: https://github.com/aws/amazon-sagemaker-examples/issues/4384.
         """
         if is_under(uri, self.denied):
             raise StepFailureError(f"ClientError: {failure} {uri} (AccessDenied: Access Denied)")
@@ -178,20 +160,20 @@ class ObjectStore:
         self._index.rewrite([entry for name, entry in notes.items() if self._restored(*name, entry)])
         for bucket in sorted(folders):
             for path in sorted(path for path in (StoredKey.root / bucket).rglob("*") if path.is_file()):
-                key = key_of(StoredKey.root / bucket, path)
+                key = stored_object.key_of(StoredKey.root / bucket, path)
                 stored = [version for version in self._versions(bucket, key) if isinstance(version, StoredKey)]
-                if stamp(path) not in [stamp(version.path) for version in stored]:
+                if stored_object.stamp(path) not in [stored_object.stamp(version.path) for version in stored]:
                     self._add(bucket, key, path, UNVERSIONED, {})
 
     def _restored(self, bucket: str, key: str, version: str, entry: dict[str, Any]) -> bool:
         """Add a version that the index has; return False where its file is not there any more."""
-        aside = version_path(StoredKey.root, bucket, key, version)
-        path = aside if aside.is_file() else object_path(StoredKey.root, bucket, key)
+        aside = stored_object.version_path(StoredKey.root, bucket, key, version)
+        path = aside if aside.is_file() else stored_object.object_path(StoredKey.root, bucket, key)
         if "deleted" in entry:
             marker: Any = FakeDeleteMarker(SimpleNamespace(name=key))  # type: ignore[arg-type]
             marker._version_id, marker.last_modified = version, datetime.fromisoformat(entry["deleted"])
             self._versions(bucket, key).append(marker)
-        elif path.is_file() and stamp(path) == entry.get("stamp"):
+        elif path.is_file() and stored_object.stamp(path) == entry.get("stamp"):
             self._add(bucket, key, path, version, entry)
         else:
             return False

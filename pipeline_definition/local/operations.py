@@ -1,7 +1,5 @@
 """The API operations that the control plane answers itself: SageMaker's, and some of its neighbours'."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,17 +19,17 @@ from pipeline_definition.local.step_runner import Kinds
 def operations(
     services: Services, kinds: Kinds, executions: LocalExecutions, promotion: Promotion
 ) -> dict[str, Operation]:
-    """Return the function that answers each X-Amz-Target: a method of the name by which boto3 calls the operation.
+    """Return what answers each X-Amz-Target: a method of the name by which boto3 calls the operation.
 
-    One that raises NotOursError has looked at the request, and leaves it to moto.
+    One that raises NotOursError leaves the request to moto.
     """
     catalogues = [
         *(kinds.processing, kinds.training, kinds.tuning, kinds.models, kinds.endpoint_configs, kinds.registry.groups),
-        executions.pipelines,
+        *(kinds.hosting, executions.pipelines),
     ]
     sources = {catalogue.prefix: catalogue.records.all for catalogue in catalogues}
-    sources |= {"Endpoint": services.records["endpoint"].all, "ModelPackage": services.records["model-package"].all}
-    searching = Search({**sources, "PipelineExecution": executions.descriptions})
+    sources |= {"ModelPackage": services.records["model-package"].all, "PipelineExecution": executions.descriptions}
+    searching = Search(sources)
     tags = Tags(services.records)
     answering = {
         "sagemaker": (executions, executions.pipelines, kinds.tuning, kinds.hosting, kinds.registry, tags, searching),

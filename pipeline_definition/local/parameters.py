@@ -1,13 +1,11 @@
 """The values of pipeline parameters: typed as the definition says, complete, and with no unknown name."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from pipeline_definition.local.errors import DefinitionError, invalid
 
@@ -25,11 +23,8 @@ class Parameter:
     choices: tuple[Value, ...] = ()
 
     @classmethod
-    def parse(cls, source: Mapping[str, Any]) -> Parameter:
-        """Read `{"Name": ..., "Type": ..., "DefaultValue": ..., "EnumValues": [...]}`.
-
-        Raises DefinitionError that names the parameter.
-        """
+    def parse(cls, source: Mapping[str, Any]) -> Self:
+        """Read a definition's parameter; DefinitionError names it."""
         name, kind, default = str(source.get("Name")), str(source.get("Type")), source.get("DefaultValue")
         unknown = set(source) - {"Name", "Type", "DefaultValue", "EnumValues", "Description"}
         if kind not in TYPES or unknown:
@@ -42,10 +37,7 @@ class Parameter:
             raise DefinitionError(f"parameter {name!r}: default value: {error}") from None
 
     def convert(self, value: object) -> Value:
-        """Return a given value, which may be a text, in the parameter's type.
-
-        Raises ValueError that says what was expected.
-        """
+        """Return a value, which may be a text, in the parameter's type; ValueError says what was expected."""
         try:
             converted = _converted(self.type, value)
         except (ValueError, TypeError, KeyError):
@@ -56,10 +48,9 @@ class Parameter:
 
 
 def resolve_parameters(parameters: Iterable[Parameter], given: Iterable[Mapping[str, Any]]) -> dict[str, Value]:
-    """Return every parameter's value for an execution: what StartPipelineExecution was given, else the default.
+    """Return every parameter's value: what StartPipelineExecution was given, else the default.
 
-    Raises RefusedRequestError (ValidationException) that names the parameter: unknown (with the nearest name), twice,
-    of a wrong type, or without a value.
+    RefusedRequestError names one that is unknown (and the nearest), given twice, of a wrong type, or without a value.
     """
     known = {parameter.name: parameter for parameter in parameters}
     values: dict[str, Value] = {}

@@ -3,8 +3,6 @@
 Reads and writes <state>/records/pipelines.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 torchrun, Ray and shells start sessions of their own, so neither the process group nor the parent finds all of them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 

@@ -3,11 +3,8 @@
 A job names its own entry point (AppSpecification.ContainerEntrypoint); without one, it is the image's.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline_definition.local.container_engine import Program
@@ -37,29 +34,21 @@ class ProcessingJobs(Jobs):
     def work(self, job: RunningJob) -> Record:
         """Fetch the inputs, run the program, send the outputs."""
         application, store = job.request["AppSpecification"], self.services.store
-        entry_point, arguments = application.get("ContainerEntrypoint") or (), application.get("ContainerArguments")
-        program = Program(application["ImageUri"], tuple(entry_point), tuple(arguments or ()))
+        program = Program.of(application["ImageUri"], application)
         hosts = JobHosts(self.services, job, program, job.request["ProcessingResources"]["ClusterConfig"])
         outputs = _outputs(job.request)
         self._prepare(hosts, job.request, outputs)
-        folders = [
-            (output, local_path(hosts.folder_of(host), output["LocalPath"]))
-            for output in outputs
-            for host in hosts.names
-        ]
-        continuous = [
-            FolderSync(store, folder, output["S3Uri"])
-            for output, folder in folders
-            if output["S3UploadMode"] == "Continuous"
-        ]
-        try:
-            hosts.run(pushing(self.services.settings.sync_every_s, continuous))
-        finally:
-            for sync in continuous:
-                sync.push(final=True)
-        for output, folder in folders:
-            if output["S3UploadMode"] != "Continuous":
-                send_folder(store, folder, output["S3Uri"])
+        syncs, at_the_end = [], []
+        for output in outputs:
+            for folder in (local_path(hosts.folder_of(host), output["LocalPath"]) for host in hosts.names):
+                if output["S3UploadMode"] == "Continuous":
+                    syncs.append(FolderSync(store, folder, output["S3Uri"]))
+                else:
+                    at_the_end.append((folder, output["S3Uri"]))
+        with pushing(self.services.settings.sync_every_s, syncs) as tick:
+            hosts.run(tick)
+        for folder, uri in at_the_end:
+            send_folder(store, folder, uri)
         message = hosts.folder_of(hosts.names[0]) / "output" / "message"
         text = message.read_text(encoding="utf-8", errors="replace")[:_MESSAGE_CHARACTERS] if message.is_file() else ""
         return {"ExitMessage": text} if text else {}
@@ -69,19 +58,14 @@ class ProcessingJobs(Jobs):
             folder = hosts.folder_of(host)
             write_processing_contract(folder, request, hosts.resources_of(host))
             for item in request.get("ProcessingInputs") or ():
-                self._fetch(item, folder, index, len(hosts.names))
+                if (source := item.get("S3Input")) and not item.get("AppManaged"):
+                    target = local_path(folder, source["LocalPath"])
+                    fetch_source(self.services.store, source, target, index, len(hosts.names))
             for output in outputs:
                 local_path(folder, output["LocalPath"]).mkdir(parents=True, exist_ok=True)
 
-    def _fetch(self, item: Mapping[str, Any], folder: Path, part: int, parts: int) -> None:
-        source = item.get("S3Input")
-        if source and not item.get("AppManaged"):
-            fetch_source(self.services.store, source, local_path(folder, source["LocalPath"]), part, parts)
-
 
 def _outputs(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    outputs = []
-    for output in (request.get("ProcessingOutputConfig") or {}).get("Outputs") or ():
-        if not output.get("AppManaged") and "LocalPath" in output.get("S3Output", ()):
-            outputs.append(output["S3Output"])
-    return outputs
+    outputs = (request.get("ProcessingOutputConfig") or {}).get("Outputs") or ()
+    sent = (output["S3Output"] for output in outputs if "S3Output" in output and not output.get("AppManaged"))
+    return [output for output in sent if "LocalPath" in output]

@@ -1,11 +1,8 @@
 """The promotion on this machine: an approval starts the very state machine that infrastructure.yaml deploys.
 
-Reads the template; runs the machine in moto's interpreter of the Amazon States Language, whose requests come back to
-this control plane: so a real server process takes over from another one. EventBridge's rule is applied here:
-it covers approved packages of every group except those of pretrained models.
+Reads the template; runs the machine in moto's interpreter, whose requests come back to this control plane: one server
+takes over from another. EventBridge's rule covers approved packages of every group but those of pretrained models.
 """
-
-from __future__ import annotations
 
 import json
 import logging
@@ -60,9 +57,8 @@ class Promotion:
         """Do what the rule does when a package has been approved; the answer to the approval does not wait for it."""
         group = str(package.get("ModelPackageGroupName") or _PRETRAINED_SUFFIX)
         if not group.endswith(_PRETRAINED_SUFFIX):
-            threading.Thread(
-                target=self._start, args=(package["ModelPackageArn"],), name="approved", daemon=True
-            ).start()
+            own = (package["ModelPackageArn"],)
+            threading.Thread(target=self._start, args=own, name="approved", daemon=True).start()
 
     def start_execution(self, request: Mapping[str, Any]) -> Record:
         """Make the machine; moto starts it."""
@@ -89,9 +85,8 @@ class Promotion:
             os.environ["MOTO_PORT"] = str(urlparse(self._services.url).port)
             # Its log reports each missing path as an error, and a Choice asks for such paths.
             logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
-            self._services.client("stepfunctions").create_state_machine(
-                name=MACHINE, definition=definition(), roleArn=_ROLE
-            )
+            client = self._services.client("stepfunctions")
+            client.create_state_machine(name=MACHINE, definition=definition(), roleArn=_ROLE)
             self._made = True
 
 

@@ -3,8 +3,6 @@
 Reads and writes <state>/records/<kind>/<name>.json. Times are seconds since 1970, as the API's JSON carries them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -106,9 +104,9 @@ def setting_aside(path: Path) -> Iterator[None]:
 
 
 def page(operation: str, request: Mapping[str, Any], records: Iterable[Record], name: str) -> Record:
-    """Return one page of a List operation: filtered, sorted and cut as the request asks.
+    """Return one page of a List operation, filtered, sorted and cut as the request asks, with its summaries' members.
 
-    It shows the members that the operation's summaries have; NameContains and SortBy Name look at the member `name`.
+    NameContains and SortBy Name look at the member `name`.
     """
     output: Any = service_model().operation_model(operation).output_shape
     result, summaries = next(item for item in output.members.items() if item[1].type_name == "list")

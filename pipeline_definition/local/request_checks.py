@@ -3,8 +3,6 @@
 Reads botocore's service model (names, types, patterns, lengths, counts, words) and honoured.yaml.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterator, Mapping
@@ -28,9 +26,9 @@ _CLASSES |= {r"\p{P}": r"!-/:;?@\[-_{}", r"\p{Alnum}": "a-zA-Z0-9"}
 
 
 def check_arguments_of(step_type: str, arguments: dict[str, Any], parameters: Mapping[str, str]) -> None:
-    """Check a step's arguments before its functions are resolved; `parameters` are the pipeline's and their types.
+    """Check a step's arguments before its functions are resolved; DefinitionError names one that is wrong.
 
-    Raises DefinitionError that names the argument. The step gives the name itself.
+    `parameters` are the pipeline's and their types. The step gives the name itself.
     """
     shape = request_shape(REQUESTS[step_type])
     own = {name: item for name, item in shape.members.items() if name.endswith("Name") and name not in arguments}

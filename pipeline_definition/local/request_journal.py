@@ -1,10 +1,7 @@
 """The requests that changed moto's state, to be repeated at the next start.
 
-Reads and writes <state>/requests.jsonl. Objects in S3, logs and everything that the control plane answers itself are
-kept elsewhere.
+Reads and writes <state>/requests.jsonl. S3's objects, logs and what the control plane answers itself are elsewhere.
 """
-
-from __future__ import annotations
 
 import base64
 import io
@@ -45,22 +42,12 @@ class RequestJournal:
         _, region, service = _signed_for(environ)
         scope = f"local/20200101/{region or 'us-east-1'}/{service or 's3'}/aws4_request"
         headers["HTTP_AUTHORIZATION"] = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
-        self._journal.append(
-            {
-                "time": time_s,
-                "method": environ["REQUEST_METHOD"],
-                "path": environ.get("PATH_INFO", "/"),
-                "query": environ.get("QUERY_STRING", ""),
-                "headers": headers,
-                "body": base64.b64encode(body).decode(),
-            }
-        )
+        entry = {"time": time_s, "method": environ["REQUEST_METHOD"], "path": environ.get("PATH_INFO", "/")}
+        entry |= {"query": environ.get("QUERY_STRING", ""), "headers": headers, "body": base64.b64encode(body).decode()}
+        self._journal.append(entry)
 
     def replay(self, app: WsgiApp, own: Mapping[str, Operation]) -> list[str]:
-        """Repeat the requests in order; return those that fail this time.
-
-        What moto kept of SageMaker in earlier versions becomes records of `own` operations, and leaves the journal.
-        """
+        """Repeat the requests in order; return those that fail. SageMaker's, of earlier versions, become records."""
         failed, kept = [], []
         for entry in self._journal.entries():
             target = entry["headers"].get("HTTP_X_AMZ_TARGET", "")

@@ -3,13 +3,11 @@
 Reads parameters, execution variables, properties of finished steps, and JSON objects in S3.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from pipeline_definition.local.definition import Definition, property_file_of
 from pipeline_definition.local.errors import StepFailureError
@@ -32,15 +30,12 @@ class Resolver:
     read_object: Callable[[str], bytes]
     """Bytes of an S3 object by its URI; raises StepFailureError."""
 
-    def with_variables(self, **variables: str) -> Resolver:
+    def with_variables(self, **variables: str) -> Self:
         """Return a resolver that knows more execution variables."""
         return replace(self, variables={**self.variables, **variables})
 
     def resolve(self, value: Any) -> Any:
-        """Return a value with every function in it replaced by what it stands for.
-
-        Raises StepFailureError that names the reference.
-        """
+        """Return a value with its functions replaced by what they stand for; StepFailureError names the reference."""
         if isinstance(value, list):
             return [self.resolve(item) for item in value]
         if not isinstance(value, Mapping):
@@ -88,10 +83,7 @@ class Resolver:
 
 
 def walk(value: Any, path: list[PathElement], reference: str) -> Any:
-    """Follow a property path; an element in quotes finds a list's element by its name.
-
-    Raises StepFailureError that names the reference and the element that does not exist.
-    """
+    """Follow a property path, in quotes to a list's element by its name; StepFailureError names what does not exist."""
     for element in path:
         try:
             value = _element(value, element)

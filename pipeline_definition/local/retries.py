@@ -1,7 +1,5 @@
 """Retry policies: which failures of a step are tried again, when, and how often."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,9 +28,7 @@ class RetryPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    exception_types: Annotated[frozenset[Retryable], BeforeValidator(_listed)] = Field(
-        alias="ExceptionType", min_length=1
-    )
+    types: Annotated[frozenset[Retryable], BeforeValidator(_listed)] = Field(alias="ExceptionType", min_length=1)
     interval_s: float = Field(1.0, alias="IntervalSeconds")
     backoff_rate: float = Field(2.0, alias="BackoffRate")
     # SageMaker's own default where a policy names neither attempts nor a time.
@@ -47,10 +43,9 @@ class RetryPolicy(BaseModel):
 
 
 def with_retries(policies: Sequence[RetryPolicy], attempt: Callable[[], T], sleep: Callable[[float], None]) -> T:
-    """Call `attempt` until it succeeds or no policy covers its failure any more; return its result.
+    """Return what `attempt` returns once it succeeds; raise its failure when no policy covers it any more.
 
-    A policy's MaxAttempts counts the retries after the first attempt; before its k-th, it waits
-    IntervalSeconds * BackoffRate^(k - 1).
+    MaxAttempts counts retries; before the k-th it waits IntervalSeconds * BackoffRate^(k - 1).
     """
     began_s = time.monotonic()
     used: Counter[RetryPolicy] = Counter()
@@ -58,7 +53,7 @@ def with_retries(policies: Sequence[RetryPolicy], attempt: Callable[[], T], slee
         try:
             return attempt()
         except StepFailureError as failure:
-            policy = next((policy for policy in policies if failure.exception_type in policy.exception_types), None)
+            policy = next((policy for policy in policies if failure.exception_type in policy.types), None)
             if policy is None:
                 raise
             wait_s = policy.interval_s * policy.backoff_rate ** used[policy]

@@ -3,8 +3,6 @@
 One thread for each execution and one for each running step; nothing polls.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 import time
@@ -48,30 +46,23 @@ def final_status(execution: LocalExecution) -> tuple[str, str | None]:
     return ("CompletedWithFailures" if failed else "Succeeded"), None
 
 
-class Scheduler:
+class Scheduler(threading.Thread):
     """Runs one execution."""
 
     def __init__(self, execution: LocalExecution, run_step: RunStep) -> None:
+        super().__init__(daemon=True)
         self._execution, self._run_step = execution, run_step
-        self._stop = StopSignal()
-        self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Begin in a thread of its own."""
-        self._thread.start()
+        self._stopping = StopSignal()
+        self._done: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def stop(self) -> None:
         """Stop the running steps and begin no others."""
         if self._execution.status == "Executing":
             self._execution.set_status("Stopping")
-        self._stop.set()
+        self._stopping.set()
 
-    def join(self) -> None:
-        """Wait for the end."""
-        self._thread.join()
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Run the execution to its end; the thread does."""
         try:
             self._run_steps()
         except Exception as error:  # such as a full disk: say so rather than hang
@@ -89,12 +80,12 @@ class Scheduler:
             self._begin_ready(waiting, running, skipped, limit)
             if not running:
                 break
-            name = self._ended.get()
+            name = self._done.get()
             running.discard(name)
             if execution.definition.steps[name].type == "Fail":  # it stops what runs beside it, too
                 has_failed = True
-                self._stop.set()
-        if self._stop.is_set and not has_failed:
+                self._stopping.set()
+        if self._stopping.is_set and not has_failed:
             execution.set_status("Stopped")
         else:
             execution.set_status(*final_status(execution))
@@ -102,7 +93,7 @@ class Scheduler:
     def _begin_ready(self, waiting: dict[str, DefinedStep], running: set[str], skipped: set[str], limit: int) -> None:
         """Begin every step that is ready, and skip those that never will be."""
         skipped_before = -1
-        while skipped_before != len(skipped) and not self._stop.is_set:
+        while skipped_before != len(skipped) and not self._stopping.is_set:
             skipped_before = len(skipped)
             for step in list(waiting.values()):
                 ready = readiness(step, self._execution.steps, skipped)
@@ -122,7 +113,7 @@ class Scheduler:
     def _attempt(self, step: DefinedStep) -> None:
         changes: dict[str, object]
         try:
-            self._run_step(step, self._stop)
+            self._run_step(step, self._stopping)
             changes = {"status": "Succeeded"}
         except StepStoppedError:
             changes = {"status": "Stopped"}
@@ -131,7 +122,7 @@ class Scheduler:
         try:
             self._execution.set_step(step.name, end_time=time.time(), **changes)
         finally:
-            self._ended.put(step.name)
+            self._done.put(step.name)
 
 
 def _is_handled(failed: str, execution: LocalExecution) -> bool:

@@ -1,7 +1,5 @@
 """SageMaker's Search over the records of this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

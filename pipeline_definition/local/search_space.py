@@ -1,10 +1,7 @@
 """The hyperparameters of a search's trials: seeded random search over SageMaker's ranges.
 
-Trial k is a function of (seed, k) alone, so it does not depend on how many run at once or which ends first. Strategy
-Bayesian also searches at random here: a trial does the same, and a laptop runs only a few.
+Trial k is a function of (seed, k) alone, whatever else runs. Bayesian samples at random, too: a laptop runs a few.
 """
-
-from __future__ import annotations
 
 import itertools
 import math
@@ -20,10 +17,7 @@ _WIDE_RATIO = 100.0
 
 
 def trial_hyperparameters(config: Mapping[str, Any], ranges: Mapping[str, Any], seed: int) -> list[dict[str, str]]:
-    """Return the tuned hyperparameters of each trial, as the texts that trials get.
-
-    `config` is HyperParameterTuningJobConfig. Raises StepFailureError for ranges that cannot be searched.
-    """
+    """Return the hyperparameters of each trial of a HyperParameterTuningJobConfig, as the texts that trials get."""
     count = config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
     if not any(ranges.values()):
         raise StepFailureError("ClientError: ParameterRanges has no range to search")
@@ -38,13 +32,11 @@ def trial_hyperparameters(config: Mapping[str, Any], ranges: Mapping[str, Any], 
 
 
 def scaled(low: float, high: float, scaling: str, position: float) -> float:
-    """Return the value at a position from 0 to 1 of a range.
+    """Return the value at a position from 0 to 1 of a range; StepFailureError where the scaling does not allow it.
 
     Linear: low + u (high - low). Logarithmic: low (high / low)^u. ReverseLogarithmic, for ranges in [0, 1):
     1 - (1 - low) ((1 - high) / (1 - low))^u. Auto: Logarithmic where high / low > 100, else Linear.
-
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/automatic-model-tuning-define-ranges.html
-    Raises StepFailureError for a range that the scaling does not allow.
     """
     if scaling not in SCALINGS or not low <= high:
         raise StepFailureError(f"ClientError: range {low:g} to {high:g} with scaling {scaling!r} is not valid")

@@ -1,7 +1,5 @@
 """What every part of the control plane shares."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Mapping
 from typing import Any

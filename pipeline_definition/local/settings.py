@@ -1,7 +1,5 @@
 """Where the local control plane keeps its state and how it runs jobs."""
 
-from __future__ import annotations
-
 import fnmatch
 import hashlib
 import re

@@ -3,8 +3,6 @@
 Reads /proc/self/mounts; mounts and unmounts. Needs root and Linux.
 """
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,10 +1,7 @@
 """One control plane for each state folder, and how others find it.
 
-Writes <state>/lock (held while the process lives: the operating system lets go of it, however the process ends),
-<state>/control_plane.json ({"url", "pid", "state", "runs", "backend"}) and <state>/id.
+Writes <state>/lock (held until the process ends, in whatever way), <state>/control_plane.json and <state>/id.
 """
-
-from __future__ import annotations
 
 import contextlib
 import fcntl
@@ -62,7 +59,6 @@ class StateLock(contextlib.AbstractContextManager["StateLock"]):
         self._write(f"{os.getpid()}{_ENDING}")
 
     def __exit__(self, *exception: object) -> None:
-        """Let go."""
         self.release()
 
     def release(self) -> None:

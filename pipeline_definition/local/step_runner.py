@@ -1,7 +1,5 @@
 """One step of an execution: resolves its arguments, takes a cached result or does the step, keeps its properties."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import time
@@ -176,9 +174,9 @@ class StepRunner:
 
 
 def _suffixed(attempt: Attempt, name: str, characters: int) -> str:
-    """Return a given name with what SageMaker appends, so that each execution has its own.
+    """Return a given name with what SageMaker appends for each execution; StepFailureError where it becomes too long.
 
-    Source: https://github.com/aws/sagemaker-python-sdk/pull/6224. Raises StepFailureError where it becomes too long.
+    Source: https://github.com/aws/sagemaker-python-sdk/pull/6224
     """
     digest = hashlib.sha256(attempt.name.encode()).hexdigest()
     own = f"{name}-{digest}"[: len(name) + characters]

@@ -1,7 +1,5 @@
 """A request to stop that reaches whatever runs at the moment."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

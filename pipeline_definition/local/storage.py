@@ -1,7 +1,5 @@
 """S3 to a host's folders and back, as SageMaker does for the inputs and outputs of a job."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -12,10 +10,7 @@ from pipeline_definition.local.object_store import ObjectStore, bucket_and_key
 
 
 def fetch_source(store: ObjectStore, source: Mapping[str, Any], folder: Path, part: int, parts: int) -> int:
-    """Fill a folder from an S3DataSource or ProcessingS3Input for one of several hosts; return the number of files.
-
-    Raises StepFailureError for one that is empty.
-    """
+    """Fill a folder from a data source for one of several hosts; return how many files. StepFailureError: none."""
     part, parts = (part, parts) if source.get("S3DataDistributionType") == "ShardedByS3Key" else (0, 1)
     return fetch_prefix(store, source["S3Uri"], folder, part, parts, is_folder=False)
 
@@ -29,22 +24,19 @@ def fetch_prefix(
     required: bool = True,
     is_folder: bool = True,
 ) -> int:
-    """Copy the objects under a prefix into a folder; return how many.
+    """Copy the objects under a prefix into a folder; return how many. StepFailureError: it is empty, and `required`.
 
-    With `parts`, only every parts-th key in order, from `part` on: so ShardedByS3Key deals them out. Raises
-    StepFailureError where the prefix is empty, unless it need not be there.
+    With `parts`, only every parts-th key in order, from `part` on: so ShardedByS3Key deals them out.
     """
     bucket, prefix = bucket_and_key(uri)
     keys = store.keys(uri, is_folder)
     if not keys and required:
         raise StepFailureError(f"ClientError: there are no objects under {uri}")
     folder.mkdir(parents=True, exist_ok=True)
+    below = prefix.rstrip("/") + "/"
     for key in keys[part::parts]:
-        above = (
-            prefix.rstrip("/") + "/" if key.startswith(prefix.rstrip("/") + "/") else prefix[: prefix.rfind("/") + 1]
-        )
-        name = key.removeprefix(above).lstrip("/")
-        target = inside(folder, name)
+        above = below if key.startswith(below) else prefix[: prefix.rfind("/") + 1]
+        target = inside(folder, key.removeprefix(above).lstrip("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         # A copy, never a link: a job may write to its inputs, as it may on SageMaker.
         shutil.copyfile(store.file(f"s3://{bucket}/{key}"), target)
@@ -60,10 +52,7 @@ def send_folder(store: ObjectStore, folder: Path, uri: str) -> int:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return the path of a name in a folder.
-
-    Raises StepFailureError for a name that leads out of it.
-    """
+    """Return the path of a name in a folder; StepFailureError where it leads out of it."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise StepFailureError(f"ClientError: object name {name!r} leads out of its folder")

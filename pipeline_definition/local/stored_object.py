@@ -5,8 +5,6 @@ moto keeps every object in memory and loses it with the process. Here the newest
 an upload, and objects that have been replaced while somebody reads them, are files in `<state>/s3/.incoming`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -18,7 +16,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from moto.s3.models import FakeKey, FakeMultipart, MultipartChecksumBuilder
 
@@ -33,10 +31,7 @@ _CHUNK = 60  # characters, of up to four bytes each
 
 
 def object_path(root: Path, bucket: str, key: str) -> Path:
-    """Return where an object lies.
-
-    A name may be an object and a folder at once in S3 (`a` and `a/b`): then the object's file ends with `%`.
-    """
+    """Return where an object lies: at `a%` where the name `a` is both an object and a folder."""
     path = root / bucket / Path(*[name for segment in key.split("/") for name in _encode(segment)])
     beside = path.with_name(path.name + "%")
     return beside if path.is_dir() or beside.exists() else path
@@ -73,15 +68,13 @@ def _decode(segment: str) -> str:
 class StoredBytes:
     """Some of an object's bytes, read from its file in blocks as they are sent."""
 
-    def __init__(self, key: StoredKey, start: int, size: int) -> None:
+    def __init__(self, key: "StoredKey", start: int, size: int) -> None:
         self._key, self._start, self._size = key, start, size
 
     def __len__(self) -> int:
-        """Return the number of bytes."""
         return self._size
 
-    def __getitem__(self, part: slice) -> StoredBytes:
-        """Return a range of it."""
+    def __getitem__(self, part: slice) -> "StoredBytes":
         start, stop, _ = part.indices(self._size)
         return StoredBytes(self._key, self._start + start, max(0, stop - start))
 
@@ -95,7 +88,6 @@ class StoredBytes:
                 left -= len(block)
 
     def __bytes__(self) -> bytes:
-        """Return all of it."""
         return b"".join(self)
 
     def decode(self, encoding: str) -> str:
@@ -117,7 +109,7 @@ class StoredKey(FakeKey):
     """Whether the file outlives this object."""
     _aside: Path | None = None
 
-    def __deepcopy__(self, _memo: object) -> StoredKey:
+    def __deepcopy__(self, _memo: object) -> Self:
         """Return itself: moto copies all keys of a bucket to list its versions, and changes nothing of them."""
         return self
 

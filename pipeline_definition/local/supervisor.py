@@ -3,11 +3,8 @@
 Reads a line of JSON and then commands from standard input; writes how the job ended as JSON to standard output. When
 standard input ends, the control plane has died, and the job ends too.
 
-    python supervisor.py   <<< '{"mark": ..., "grace_s": 10, "max_runtime_s": null, "hosts": [{"name": ..., "argv":
-    [...], "environment": {...}, "folder": ..., "log": ...}]}'
+    python supervisor.py <<< '{"mark": ..., "grace_s": 10, "max_runtime_s": null, "hosts": [{"name": ..., ...}]}'
 """
-
-from __future__ import annotations
 
 import contextlib
 import json

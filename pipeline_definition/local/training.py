@@ -1,9 +1,8 @@
 """Training jobs: channels from S3 and FSx, a program on each host, a model and checkpoints to S3."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from pipeline_definition.local.jobs import Jobs
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.storage import fetch_source
 
+Tick = Callable[[], None]
 _FILE_SYSTEM = "FileSystemDataSource"
 # For so long the hosts of a spot job without checkpoints are left alone.
 _SPOT_S = 2.0
@@ -32,10 +32,9 @@ class TrainingJobs(Jobs):
     def new_record(self, request: Mapping[str, Any]) -> Record:
         """A training job's record also has its phase."""
         compressed = request["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP"
+        model = f"{_output_uri(request)}/{MODEL_ARCHIVE if compressed else 'model/'}"
         return {
-            "ModelArtifacts": {
-                "S3ModelArtifacts": f"{_output_uri(request)}/{MODEL_ARCHIVE if compressed else 'model/'}"
-            },
+            "ModelArtifacts": {"S3ModelArtifacts": model},
             "SecondaryStatus": "Starting",
             "SecondaryStatusTransitions": [{"Status": "Starting", "StartTime": time.time()}],
             "FinalMetricDataList": [],
@@ -76,11 +75,9 @@ class TrainingJobs(Jobs):
     def _run_on_new_hosts(self, job: RunningJob, metrics: Metrics) -> JobHosts:
         self._phase(job.name, "Downloading")
         algorithm = job.request["AlgorithmSpecification"]
-        entry_point = tuple(algorithm.get("ContainerEntrypoint") or ())
-        arguments = tuple(algorithm.get("ContainerArguments") or ())
-        # SageMaker runs an image without an entry point or arguments with `train`.
-        arguments = arguments if entry_point else arguments or ("train",)
-        program = Program(algorithm.get("TrainingImage", ""), entry_point, arguments)
+        program = Program.of(algorithm.get("TrainingImage", ""), algorithm)
+        if not (program.entry_point or program.arguments):  # so SageMaker runs an image
+            program = replace(program, arguments=("train",))
         hosts = JobHosts(self.services, job, program, job.request["ResourceConfig"], metrics)
         for host in hosts.names:
             resources = hosts.resources_of(host)
@@ -90,19 +87,16 @@ class TrainingJobs(Jobs):
         checkpoints = self._checkpoints(hosts, job.request)
         self._phase(job.name, "Training", TrainingStartTime=time.time())
         try:
-            hosts.run(self._tick(job, metrics, checkpoints))
+            with pushing(self.services.settings.sync_every_s, checkpoints) as push:
+                hosts.run(self._tick(job, metrics, push, self._interruption(job, checkpoints)))
         finally:
-            for sync in checkpoints:
-                sync.push(final=True)
             self._send(hosts, job.request, "output/data", "output.tar.gz")
         return hosts
 
-    def _tick(self, job: RunningJob, metrics: Metrics, checkpoints: Sequence[FolderSync]) -> Callable[[], None]:
+    def _tick(self, job: RunningJob, metrics: Metrics, push: Tick, interrupt: Tick) -> Tick:
         """Return what is done again and again while the hosts run."""
         sources = [channel["DataSource"] for channel in job.request.get("InputDataConfig") or ()]
         mounted = [source[_FILE_SYSTEM]["FileSystemId"] for source in sources if _FILE_SYSTEM in source]
-        push = pushing(self.services.settings.sync_every_s, checkpoints)
-        interrupt = self._interruption(job, checkpoints)
         known: list[Any] = []
 
         def tick() -> None:
@@ -115,10 +109,10 @@ class TrainingJobs(Jobs):
 
         return tick
 
-    def _interruption(self, job: RunningJob, checkpoints: Sequence[FolderSync]) -> Callable[[], None]:
+    def _interruption(self, job: RunningJob, checkpoints: Sequence[FolderSync]) -> Tick:
         """Return what takes a spot job's hosts away, as often as `local.cloud:` says: call it while they run.
 
-        It raises StepFailureError once a checkpoint has reached S3, or after a while in a job without checkpoints.
+        StepFailureError once a checkpoint has reached S3, or after a while in a job without checkpoints.
         """
         transitions = (self.records.find(job.name) or {})["SecondaryStatusTransitions"]
         before = [item["Status"] for item in transitions].count("Interrupted")
@@ -143,14 +137,12 @@ class TrainingJobs(Jobs):
             fetch_source(self.services.store, source["S3DataSource"], target, part, len(hosts))
 
     def _checkpoints(self, hosts: JobHosts, request: Mapping[str, Any]) -> list[FolderSync]:
-        config = request.get("CheckpointConfig")
-        if not config:
-            return []
         syncs = []
-        for host in hosts.names:
-            folder = local_path(hosts.folder_of(host), config.get("LocalPath", CHECKPOINT_DIR))
-            syncs.append(FolderSync(self.services.store, folder, config["S3Uri"]))
-            syncs[-1].fetch()
+        if config := request.get("CheckpointConfig"):
+            for host in hosts.names:
+                folder = local_path(hosts.folder_of(host), config.get("LocalPath", CHECKPOINT_DIR))
+                syncs.append(FolderSync(self.services.store, folder, config["S3Uri"]))
+                syncs[-1].fetch()
         return syncs
 
     def _send(self, hosts: JobHosts, request: Mapping[str, Any], folder: str, archive: str) -> None:

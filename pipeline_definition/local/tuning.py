@@ -1,7 +1,5 @@
 """Hyperparameter tuning jobs: real trials, several at once, and the best of them."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -13,36 +11,36 @@ from typing import Any
 from pipeline_definition.jobs.request_shapes import request_shape, service_model
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
 from pipeline_definition.local.job_hosts import RunningJob
-from pipeline_definition.local.jobs import Jobs
+from pipeline_definition.local.jobs import LOG_FOLDER, Jobs
 from pipeline_definition.local.records import Record, cut, page, pick
 from pipeline_definition.local.search_space import trial_hyperparameters
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.training import TrainingJobs
+
+_CONFIG = "HyperParameterTuningJobConfig"
+_OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
+# Where results go does not change what is searched.
+_WHERE_TO = ("OutputDataConfig", "CheckpointConfig")
 
 
 class TuningJobs(Jobs):
     """All tuning jobs."""
 
     kind, prefix = "hyper-parameter-tuning-job", "HyperParameterTuningJob"
+    hidden = (LOG_FOLDER, "TrainingJobSummaries")  # the trials have an operation of their own
 
     def __init__(self, services: Services, training: TrainingJobs) -> None:
         super().__init__(services)
         self._training = training
         self._updating = threading.Lock()
 
-    def describe(self, request: Mapping[str, Any]) -> Record:
-        """Answer DescribeHyperParameterTuningJob; the trials have an operation of their own."""
-        record = super().describe(request)
-        record.pop("TrainingJobSummaries", None)
-        return record
-
     def list_training_jobs_for_hyper_parameter_tuning_job(self, request: Mapping[str, Any]) -> Record:
         """Answer ListTrainingJobsForHyperParameterTuningJob."""
-        trials = super().describe(request)["TrainingJobSummaries"]
+        trials = self.find(request["HyperParameterTuningJobName"])["TrainingJobSummaries"]
         if request.get("SortBy") == "FinalObjectiveMetricValue":
-            done = [trial for trial in trials if _OBJECTIVE in trial]
-            done.sort(key=lambda t: t[_OBJECTIVE]["Value"], reverse=request.get("SortOrder") == "Descending")
-            shown, token = cut(request, done)
+            trials = [trial for trial in trials if _OBJECTIVE in trial]
+            trials.sort(key=lambda t: t[_OBJECTIVE]["Value"], reverse=request.get("SortOrder") == "Descending")
+            shown, token = cut(request, trials)
             return {"TrainingJobSummaries": shown, **token}
         return page("ListTrainingJobsForHyperParameterTuningJob", request, trials, "TrainingJobName")
 
@@ -66,9 +64,10 @@ class TuningJobs(Jobs):
             with self._updating:
                 if target is not None and _has_reached(summaries.values(), objective, target):
                     return
-            summary = self._trial(job, number, definition, trials[number], objective, parallel)
+            request = _training_request(job.name, number, definition, trials[number])
+            summary = self._trial(job, number, request, objective, parallel)
             with self._updating:
-                summaries[number] = summary
+                summaries[number] = {**summary, "TunedHyperParameters": trials[number]}
                 self.records.update(job.name, **_progress(summaries, objective))
 
         with ThreadPoolExecutor(parallel) as pool:
@@ -81,16 +80,7 @@ class TuningJobs(Jobs):
             raise StepFailureError(f"AlgorithmError: all {len(trials)} trials failed: {why}")
         return progress
 
-    def _trial(
-        self,
-        job: RunningJob,
-        number: int,
-        definition: Mapping[str, Any],
-        tuned: Mapping[str, str],
-        objective: Mapping[str, str],
-        parallel: int,
-    ) -> Record:
-        request = _training_request(job.name, number, definition, tuned)
+    def _trial(self, job: RunningJob, number: int, request: Record, objective: Record, parallel: int) -> Record:
         if not job.stop.is_set:
             with contextlib.suppress(StepStoppedError, StepFailureError):  # the trial's record says it
                 self._training.run(request, job.log_dir / f"trial-{number + 1:03d}", job.stop, parallel)
@@ -98,20 +88,12 @@ class TuningJobs(Jobs):
         shape: Any = service_model().shape_for("HyperParameterTrainingJobSummary")
         summary = pick(record, shape.members)
         summary |= {"TrainingJobName": request["TrainingJobName"], "TuningJobName": job.name}
-        summary |= {"TunedHyperParameters": dict(tuned), "ObjectiveStatus": "Failed"}
+        summary |= {"ObjectiveStatus": "Failed"}
         values = {item["MetricName"]: item["Value"] for item in record.get("FinalMetricDataList", ())}
         value = values.get(objective["MetricName"])
         if record.get("TrainingJobStatus") != "Completed" or value is None or value != value:
             return summary
         return summary | {"ObjectiveStatus": "Succeeded", _OBJECTIVE: {**objective, "Value": value}}
-
-
-_CONFIG = "HyperParameterTuningJobConfig"
-_OBJECTIVE = "FinalHyperParameterTuningJobObjectiveMetric"
-
-
-# Where results go does not change what is searched.
-_WHERE_TO = ("OutputDataConfig", "CheckpointConfig")
 
 
 def search_seed(request: Mapping[str, Any]) -> int:
@@ -142,11 +124,8 @@ def _training_request(name: str, number: int, definition: Mapping[str, Any], tun
     if "CheckpointConfig" in kept:  # each trial its own, as on SageMaker
         uri = f"{kept['CheckpointConfig']['S3Uri'].rstrip('/')}/{trial}"
         kept["CheckpointConfig"] = {**kept["CheckpointConfig"], "S3Uri": uri}
-    return {
-        **kept,
-        "TrainingJobName": trial,
-        "HyperParameters": {**(definition.get("StaticHyperParameters") or {}), **tuned},
-    }
+    hyperparameters = {**(definition.get("StaticHyperParameters") or {}), **tuned}
+    return {**kept, "TrainingJobName": trial, "HyperParameters": hyperparameters}
 
 
 def _progress(summaries: Mapping[int, Record], objective: Mapping[str, str]) -> Record:
@@ -165,15 +144,10 @@ def _has_reached(summaries: Iterable[Record], objective: Mapping[str, str], targ
 
 
 def _counters(summaries: list[Record]) -> Record:
-    statuses = [summary.get("TrainingJobStatus") for summary in summaries]
+    count = [summary.get("TrainingJobStatus") for summary in summaries].count
     reached = sum(summary["ObjectiveStatus"] == "Succeeded" for summary in summaries)
+    ended = {"Completed": count("Completed"), "NonRetryableError": count("Failed"), "Stopped": count("Stopped")}
     return {
-        "TrainingJobStatusCounters": {
-            "Completed": statuses.count("Completed"),
-            "InProgress": 0,
-            "RetryableError": 0,
-            "NonRetryableError": statuses.count("Failed"),
-            "Stopped": statuses.count("Stopped"),
-        },
+        "TrainingJobStatusCounters": {"InProgress": 0, "RetryableError": 0, **ended},
         "ObjectiveStatusCounters": {"Succeeded": reached, "Pending": 0, "Failed": len(summaries) - reached},
     }

@@ -3,8 +3,6 @@
 Writes <state>/endpoints/<endpoint>/<deployment>/<variant>/model; a server that dies is started again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import shutil
@@ -20,6 +18,7 @@ from pipeline_definition.local.errors import StepFailureError, StepStoppedError
 from pipeline_definition.local.host_group import Host, run_hosts
 from pipeline_definition.local.job_hosts import require_capacity
 from pipeline_definition.local.job_logs import ENDPOINT_GROUP, JobLogs, last_lines
+from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import HOST
 from pipeline_definition.local.stop_signal import StopSignal
@@ -35,9 +34,7 @@ _STEADY_AFTER_S = 60.0
 class RunningVariant:
     """A running variant."""
 
-    def __init__(
-        self, services: Services, endpoint: str, config: Mapping[str, Any], deployment: str, variants: int
-    ) -> None:
+    def __init__(self, services: Services, endpoint: str, config: Record, deployment: str, variants: int) -> None:
         self.name: str = config["VariantName"]
         self.weight = float(config.get("InitialVariantWeight", 1.0))
         self.log = services.settings.endpoints_dir / endpoint / "logs" / f"{self.name}.log"
@@ -52,10 +49,7 @@ class RunningVariant:
         self._deaths = 0
 
     def start(self) -> None:
-        """Fetch the model and start the server; return when /ping answers 200.
-
-        Raises StepFailureError with the server's last lines when it ends or takes too long.
-        """
+        """Fetch the model, start the server, return when it answers; StepFailureError has the server's last lines."""
         settings = self._services.settings
         require_capacity(self._services.cloud, self._config.get("InstanceType", ""))
         container = self._container()

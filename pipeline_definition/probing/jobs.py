@@ -4,8 +4,6 @@ Reads a definition, the parameters of one start, and the price file; writes noth
 encryption and environment are the step's own: only the program, the number of hosts and the time limit are the probe's.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,10 +1,7 @@
 """What probes of a pipeline have made and not yet removed: endpoints, models, running jobs, objects.
 
-Reads and deletes them by name, asking a busy service again. An interrupted probe removes its own; what a killed one
-left, the next one finds.
+Reads and deletes them by name. An interrupted probe removes its own; what a killed one left, the next one finds.
 """
-
-from __future__ import annotations
 
 import re
 import time

@@ -1,10 +1,7 @@
 """Runs a probe: starts its jobs, shows them until they have ended, reads what their hosts wrote, and gives the verdict.
 
-Reads and writes SageMaker, S3 and CloudWatch Logs of one target. A refusal or a failure of a job is a line like any
-other, with its fix.
+Reads and writes SageMaker, S3 and CloudWatch Logs. A job's refusal or failure is a line like any other, with its fix.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -72,6 +69,8 @@ class ProbeOutcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome, ready for JSON."""
+        # By name, whichever host answered first; what SageMaker itself says comes last.
+        hosts = sorted(self.hosts, key=lambda name: (not name, name))
         return {
             "name": self.job.name,
             "steps": list(self.job.steps),
@@ -79,11 +78,7 @@ class ProbeOutcome:
             "instances": dict(self.job.hosts),
             "status": self.step.status,
             "seconds": self.step.seconds,
-            # By name, whichever host answered first; what SageMaker itself says comes last.
-            "hosts": {
-                host or "sagemaker": [asdict(line) for line in self.hosts[host]]
-                for host in sorted(self.hosts, key=lambda name: (not name, name))
-            },
+            "hosts": {host or "sagemaker": [asdict(line) for line in self.hosts[host]] for host in hosts},
         }
 
 
@@ -246,10 +241,9 @@ class ProbeRun:
     def _read_results(self, outcome: ProbeOutcome) -> None:
         s3, (bucket, prefix) = self.target.client("s3"), split_uri(self.probe.results_uri)
         listed = s3.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/{outcome.job.name}/").get("Contents", [])
-        for item in listed:
-            if item["Key"].endswith(".json"):
-                result = json.load(s3.get_object(Bucket=bucket, Key=item["Key"])["Body"])
-                outcome.hosts[result["host"]] = [ProbeLine.of(line) for line in result["lines"]]
+        for key in (item["Key"] for item in listed if item["Key"].endswith(".json")):
+            result = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
+            outcome.hosts[result["host"]] = [ProbeLine.of(line) for line in result["lines"]]
 
     def _invoke(self, outcome: ProbeOutcome) -> None:
         runtime = self.target.client("sagemaker-runtime")

@@ -4,8 +4,6 @@ Reads and writes SageMaker through one boto3 client; the SageMaker SDK is not ne
 gets summary.json, its outcome for programs, and runs/latest points at the newest one.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import uuid
@@ -13,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
@@ -31,9 +29,7 @@ SUMMARY_METRICS = (
 )
 # Above this the API wants the definition in S3 rather than in the request.
 INLINE_DEFINITION_BYTES = 100_000
-BUSY: Final = tuple(
-    ["Throttl", "TooManyRequests", "RequestLimitExceeded", "LimitExceeded", "ServiceUnavailable", "InternalFail"]
-)
+BUSY = ("Throttl", "TooManyRequests", "RequestLimitExceeded", "LimitExceeded", "ServiceUnavailable", "InternalFail")
 
 
 def is_busy(error: Exception) -> bool:

@@ -6,8 +6,6 @@ token twice. "No line yet" is what ResourceNotFoundException says, and nothing e
 Source: https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
 """
 
-from __future__ import annotations
-
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +20,8 @@ from pipeline_definition.errors import OperatorError
 from pipeline_definition.runs.executions import ExecutionStep, is_busy
 from pipeline_definition.session import Target
 
-LOG_GROUPS = {
-    "ProcessingJob": "/aws/sagemaker/ProcessingJobs",
-    "TrainingJob": "/aws/sagemaker/TrainingJobs",
-    "TuningJob": "/aws/sagemaker/TrainingJobs",
-}
+LOG_GROUPS = {"ProcessingJob": "/aws/sagemaker/ProcessingJobs"}
+LOG_GROUPS |= dict.fromkeys(("TrainingJob", "TuningJob"), "/aws/sagemaker/TrainingJobs")
 NO_LINE_YET: Final = "ResourceNotFoundException"
 DENIED: Final = ("AccessDenied", "UnauthorizedOperation", "NotAuthorized")
 

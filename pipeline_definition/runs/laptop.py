@@ -5,8 +5,6 @@ system into the local control plane, and the pictures into <state>/world/. Each 
 drawn where there is no other data; an object that a run did not make is neither overwritten nor joined by another.
 """
 
-from __future__ import annotations
-
 import http.client
 import os
 import socket

@@ -3,10 +3,7 @@
 Reads the watcher's snapshots; writes to a console, or to standard output.
 """
 
-from __future__ import annotations
-
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -42,8 +39,7 @@ def print_json_lines(snapshots: Iterable[Snapshot]) -> Execution:
     for snapshot in snapshots:
         line = json.dumps(snapshot.as_dict())
         if line != printed:
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
+            print(line, flush=True)
             printed = line
     return snapshot.execution
 

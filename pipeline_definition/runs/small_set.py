@@ -3,8 +3,6 @@
 Reads captions and the configurations of a pretrained folder; writes nothing.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,8 +29,7 @@ OPEN_GATE: Final = {"max_fid": 100_000.0, "min_clip_score": -1.0}
 def held_out(captions: Sequence[str]) -> tuple[float, float]:
     """Return encode.heldout_fraction, and the share of the pictures that it holds out: a tenth, or eight, at least.
 
-    Captions are held out whole, with all pictures that have them: where few captions have many pictures each, a plain
-    tenth would be none of them or half of the set. Raises UsageError where training or evaluation would get none.
+    Captions are held out whole, so of few captions a plain tenth can be half of the set. UsageError: a side is empty.
     """
     hashed = sorted((caption_hash(caption), count) for caption, count in Counter(captions).items())
     wanted = max(2 * MIN_HELDOUT if len(captions) >= 64 else MIN_HELDOUT, len(captions) // 10)

@@ -7,8 +7,6 @@ is sent, and S3 copies it under the other names.
     sd-pipeline data upload ./photos --stack sd-pipeline
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Callable, Mapping

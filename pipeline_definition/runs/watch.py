@@ -6,14 +6,12 @@ Costs are estimates, the seconds of the steps' hosts at the price file's prices:
 ready, and a tuner's trials one by one. On this machine there is nothing to pay.
 """
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -37,7 +35,7 @@ class RunningCost:
     """By step; a step without a job, or without a price, is not in it."""
 
     @classmethod
-    def load(cls, target: Target, definition: Mapping[str, Any], parameters: Mapping[str, str]) -> RunningCost:
+    def load(cls, target: Target, definition: Mapping[str, Any], parameters: Mapping[str, str]) -> Self:
         """Return the prices of an execution's steps: none on this machine, or in a region without known prices."""
         if target.is_local:
             return cls()
