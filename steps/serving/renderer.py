@@ -259,8 +259,8 @@ class PromptEncoder:
 def weighted(states: Tensor, weights: Sequence[float]) -> Tensor:
     """Return a part's vectors, [tokens, width], times the weights of those after the start, with the mean of before.
 
-    As AUTOMATIC1111's web UI does unless told otherwise (EmphasisOriginal in modules/sd_emphasis.py, version 1.10), but
-    the mean is that of one prompt, not of all that are drawn together. A mean of zero stays zero by itself.
+    As AUTOMATIC1111's web UI does unless told otherwise (EmphasisOriginal in modules/sd_emphasis.py), but the mean is
+    that of one prompt, not of all that are drawn together. A mean of zero, but for rounding, is left to itself.
     """
     plain, ends = states.float(), (1, len(states) - 1 - len(weights))
     changed = plain * functional.pad(torch.tensor(weights, device=states.device), ends, value=1.0)[:, None]
