@@ -128,6 +128,7 @@ class Playground:
                 chance = gr.Checkbox(True, label="A new seed each time")
             with gr.Row():
                 width, height = self._side("Width"), self._side("Height")
+            long = gr.Checkbox(False, label="Long prompts, and weights: (word:1.2), (word), [word]")
             images = gr.Slider(1, most, 1, step=1, label="Pictures", visible=alone and most > 1)
             button = gr.Button(label, variant="primary", elem_id="draw" if alone else "draw-both")
             refusal = gr.HTML()
@@ -137,7 +138,7 @@ class Playground:
                 with gr.Column(scale=3):
                     pictures.append(gr.HTML(elem_id="pictures" if alone else name.lower()))
                     choices.append([self._endpoint_choice(name, place), *self._sliders()])
-        shared = [prompt, negative, seed, chance, width, height, images]
+        shared = [prompt, negative, seed, chance, width, height, long, images]
 
         def run(history: History, *values: Any) -> tuple[Any, ...]:
             (prompt, negative, seed, chance, *size), chosen = values[: len(shared)], values[len(shared) :]
@@ -151,7 +152,7 @@ class Playground:
         outputs = [*pictures, refusal, history, shown]
         drawn = gr.on([button.click, prompt.submit], run, inputs, outputs, api_name=label.lower().replace(" ", "_"))
         drawn.then(None, js=SHOW)
-        return [prompt, negative, seed, chance, width, height, *choices[0]]
+        return [prompt, negative, seed, chance, width, height, long, *choices[0]]
 
     def _endpoint_choice(self, label: str, place: int = 0) -> gr.Dropdown:
         names = [endpoint.name for endpoint in self.endpoints]
@@ -198,7 +199,7 @@ def launch(playground: Playground, host: str, port: int, open_browser: bool, blo
 def _request(prompt: str, negative: str, seed: float | None, size: Sequence[float], *sliders: Any) -> dict[str, Any]:
     guidance, steps, sampler, adapter, scale = sliders
     chosen = {"adapter": adapter.strip(), "adapter_scale": float(scale)} if adapter.strip() else {}
-    width, height, images = map(int, size)
+    width, height, long, images = map(int, size)
     return {
         "prompt": prompt,
         "negative_prompt": negative or None,
@@ -208,6 +209,7 @@ def _request(prompt: str, negative: str, seed: float | None, size: Sequence[floa
         "sampler": sampler,
         **chosen,
         **{"width": width, "height": height, "num_images": images},
+        "long_prompts": bool(long) or None,
         "format": "png",
     }
 
@@ -215,8 +217,9 @@ def _request(prompt: str, negative: str, seed: float | None, size: Sequence[floa
 def _restore(history: History, event: gr.SelectData) -> tuple[Any, ...]:
     """Return the settings of the picture that was clicked, with its own seed, and open the tab that shows them."""
     request = {"adapter": "", "adapter_scale": 1.0, **history[event.index][2], "a_new_seed": False}
-    names = ("prompt", "negative_prompt", "seed", "a_new_seed", "width", "height", "where", "guidance_scale", "steps")
-    return gr.Tabs(selected="draw"), *(request[name] for name in (*names, "sampler", "adapter", "adapter_scale"))
+    what = ("prompt", "negative_prompt", "seed", "a_new_seed", "width", "height", "long_prompts", "where")
+    how = ("guidance_scale", "steps", "sampler", "adapter", "adapter_scale")
+    return gr.Tabs(selected="draw"), *(request[name] for name in (*what, *how))
 
 
 def _figures(entries: History, answer: Answer) -> str:

@@ -50,6 +50,8 @@ class TextReader(ABC):
         self._tokenizers, self._encoders, self._lengths = tokenizers, encoders, lengths
         self.positions, self.encoders = positions, len(encoders)
         """Vectors for each caption that the network attends to, and how many text encoders there are."""
+        self.room, self._tokenizer = 0, next(iter(tokenizers.values()))
+        """Token ids that it reads at once beside start and end; 0: long prompts cannot be read in parts."""
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Return the captions' token ids, [n, length] int32: those of each tokenizer, padded and cut, in a row."""
@@ -61,6 +63,15 @@ class TextReader(ABC):
         """Return whether a caption is longer than all encoders that are there read."""
         read = {part: self._tokenizers[part](caption, verbose=False)["input_ids"] for part in self._encoders}
         return all(len(ids) > self._lengths[part] for part, ids in read.items())
+
+    def ids(self, text: str) -> list[int]:
+        """Return all token ids of a text, without start and end, where there is one tokenizer."""
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def framed(self, ids: Sequence[int]) -> Tensor:
+        """Return at most `room` ids between start and end, padded as `tokens` pads, [1, length] int32."""
+        start, end, padding = (getattr(self._tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad"))
+        return torch.tensor([[start, *ids, end, *[padding] * (self.room - len(ids))]], dtype=torch.int32)
 
     @abstractmethod
     def encode(self, tokens: Tensor, kept: Tensor | None = None) -> Conditions:

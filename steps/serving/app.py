@@ -121,7 +121,7 @@ class _Exchange:
         return await asyncio.to_thread(_picture_response, drawing, media_type, form, self._id)
 
     def _describe(self, generation: GenerationRequest) -> None:
-        names = {"width", "height", "steps", "guidance_scale", "sampler", "adapter"}
+        names = {"width", "height", "steps", "guidance_scale", "sampler", "adapter", "long_prompts"}
         self._log |= {**generation.model_dump(include=names), "pictures": len(generation.texts)}
         if self._service.arguments.log_prompts:
             self._log |= {"prompts": generation.texts, "negative_prompt": generation.negative_prompt}

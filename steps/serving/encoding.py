@@ -95,11 +95,8 @@ class DrawnRequest:
     @property
     def told(self) -> str:
         """How many pictures were flagged, or that none was checked, and how many prompts cut: for a header."""
-        pictures = self.pictures
-        counts = [
-            sum(map(bool, of)) for of in zip(*((p.truncated, p.negative_truncated) for p in pictures), strict=True)
-        ]
-        flags = [picture.flagged for picture in pictures if picture.flagged is not None]
+        counts = sum(one.truncated for one in self.pictures), sum(one.negative_truncated for one in self.pictures)
+        flags = [picture.flagged for picture in self.pictures if picture.flagged is not None]
         return "flagged={};truncated={};negative_truncated={}".format(sum(flags) if flags else "unchecked", *counts)
 
     def file(self, index: int, form: PictureFormat) -> bytes:
@@ -155,6 +152,7 @@ class DrawnRequest:
         }
         if self.shape.adapter:
             settings |= {"Adapter": self.shape.adapter, "Adapter scale": str(self.shape.adapter_scale)}
+        settings |= {"Long prompts": "True"} if self.shape.long_prompts else {}
         if self.request.embed_prompt:
             settings |= {"Prompt": self.request.texts[index], "Negative prompt": self.request.negative_prompt}
         return settings

@@ -85,6 +85,7 @@ def _ours(fields: dict[str, Any], form: str | None) -> dict[str, Any]:
             fields[name] = TABLES["samplers"].get(value.lower(), value.lower())
     if form is None:
         return fields
+    fields = FORMS[form].get("defaults", {}) | fields
     if fields.get("seed") in ((-1, 0) if form == "stability" else (-1,)):
         del fields["seed"]  # There, it means any.
     if "num_images_per_prompt" in fields:

@@ -19,6 +19,8 @@ class Shape:
     adapter: str = ""
     """Empty: the model's own weights."""
     adapter_scale: float = 1.0
+    long_prompts: bool = False
+    """Prompts are read with weights and in parts (steps.serving.prompt_weights)."""
 
     @property
     def work(self) -> float:

@@ -18,6 +18,7 @@ from typing import Any, Final
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from params.programs import ServeArguments
 from steps.device import choose_device
@@ -29,14 +30,20 @@ from steps.serving.adapters import load_adapters
 from steps.serving.errors import AbandonedError, RenderError
 from steps.serving.exact import MIN_ROWS, deviation, make_rows_independent
 from steps.serving.pictures import Picture, PictureJob, Shape, WarmUp
+from steps.serving.prompt_weights import MAX_PARTS, is_plain, split, unreadable
 from steps.serving.safety import SafetyChecker, load_safety_checker
 
 logger = logging.getLogger(__name__)
 
 WARM_UP_STEPS: Final = 2
 SELF_TEST_SIZE_PX: Final = 64
-# 77 tokens of width 1024 in half precision are 154 KiB: 40 MB in all.
+# 77 tokens of width 1024 in half precision are 154 KiB: 40 MB in all, or 8 times as much of the longest prompts.
 MAX_KEPT_PROMPTS: Final = 256
+# A mean this small beside the mean absolute value is rounding.
+ZERO_MEAN: Final = 1e-3
+
+Abandoned = Callable[[], bool]
+"""Says that nobody waits for a batch any more."""
 
 
 class PipelineRenderer:
@@ -63,12 +70,15 @@ class PipelineRenderer:
         elif arguments.exact_batches or pipeline.device.type == "cpu":
             make_rows_independent(self._eager)
 
-    def refusal(self, shape: Shape) -> str:
-        """Return why the model cannot draw pictures of a shape, in one line; empty where it can."""
+    def refusal(self, shape: Shape, texts: Sequence[str] = ()) -> str:
+        """Return why the model cannot draw pictures of a shape and prompts, in one line; empty where it can."""
         try:
             self._sampler(shape.sampler)
         except StepError as error:
             return str(error)
+        for text in texts if shape.long_prompts else ():
+            if problem := self._prompts.problem(text):
+                return f"long_prompts: a {self._denoiser.family.pipeline} {problem}"
         return self._denoiser.undrawable(self._eager.config, self._latent_size(shape))
 
     def warm_up(self) -> WarmUp:
@@ -98,18 +108,26 @@ class PipelineRenderer:
         shape = self._shape(min(SELF_TEST_SIZE_PX, self._arguments.max_size_px), 1)
         self.render(shape, [PictureJob("", "", 0)], lambda: False)
 
-    def render(self, shape: Shape, jobs: Sequence[PictureJob], abandoned: Callable[[], bool]) -> list[Picture]:
-        """Draw the pictures of one batch.
+    def render(self, shape: Shape, jobs: Sequence[PictureJob], abandoned: Abandoned) -> list[Picture]:
+        """Draw the pictures of one batch; those whose prompts have equally many parts are denoised together.
 
         Raises AbandonedError when `abandoned`, asked at each step, says that nobody waits any more, and RenderError
         when the result is not a picture.
         """
         self._use_adapter(shape.adapter, shape.adapter_scale)
+        count = self._prompts.parts if shape.long_prompts else lambda *texts: 0
+        counts = [count(job.prompt, job.negative_prompt if shape.guidance_scale > 1 else "") for job in jobs]
+        alike = {parts: [job for job, own in zip(jobs, counts, strict=True) if own == parts] for parts in counts}
+        drawn = {parts: iter(self._draw(shape, parts, own, abandoned)) for parts, own in alike.items()}
+        return [next(drawn[parts]) for parts in counts]
+
+    def _draw(self, shape: Shape, parts: int, jobs: Sequence[PictureJob], abandoned: Abandoned) -> list[Picture]:
         guided = shape.guidance_scale > 1
         # Without guidance a single picture would be a single row, which takes other kernels than several.
         rows = list(jobs) if guided else [*jobs, *[jobs[-1]] * (MIN_ROWS - len(jobs))]
-        prompts = [self._prompts.encode(job.prompt) for job in rows]
-        negatives = [self._prompts.encode(job.negative_prompt) for job in rows] if guided else []
+        prompts = [self._prompts.encode(job.prompt, parts) for job in rows]
+        negatives = [self._prompts.encode(job.negative_prompt, parts) for job in rows] if guided else []
+        setattr(self._pipeline, self._denoiser.part, self._network_for(shape, parts))
         output = self._call(
             shape,
             batched(prompt.conditions for prompt in prompts),
@@ -126,19 +144,13 @@ class PipelineRenderer:
         return [self.checker.checked(picture) for picture in pictures] if self.checker else pictures
 
     def _call(
-        self,
-        shape: Shape,
-        wanted: Conditions,
-        unwanted: Conditions | None,
-        noise: Tensor,
-        abandoned: Callable[[], bool],
+        self, shape: Shape, wanted: Conditions, unwanted: Conditions | None, noise: Tensor, abandoned: Abandoned
     ) -> Any:
         def at_each_step(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if abandoned():
                 raise AbandonedError
             return tensors
 
-        setattr(self._pipeline, self._denoiser.part, self._network_for(shape))
         self._pipeline.scheduler = self._sampler(shape.sampler)
         try:
             return self._pipeline(
@@ -187,13 +199,13 @@ class PipelineRenderer:
         factor = self._pipeline.vae_scale_factor
         return shape.height_px // factor, shape.width_px // factor
 
-    def _network_for(self, shape: Shape) -> Any:
+    def _network_for(self, shape: Shape, parts: int) -> Any:
         """Return the compiled network for the one size that was compiled at start: any other would take minutes.
 
-        An adapter is other layers, and would be compiled anew.
+        An adapter is other layers, and would be compiled anew, as would longer prompts.
         """
         is_default = shape.width_px == shape.height_px == self._arguments.default_size_px and not shape.adapter
-        return self._default if is_default and shape.guidance_scale > 1 else self._eager
+        return self._default if is_default and parts <= 1 and shape.guidance_scale > 1 else self._eager
 
     def _shape(self, side_px: int, steps: int) -> Shape:
         return Shape(side_px, side_px, steps, self._arguments.guidance_scale, self._arguments.sampler)
@@ -217,12 +229,44 @@ class PromptEncoder:
 
     def __init__(self, reader: TextReader) -> None:
         self._reader = reader
+        self._split = functools.partial(split, ids=reader.ids, room=reader.room)
         self.encode = functools.lru_cache(MAX_KEPT_PROMPTS)(self._encode)
 
-    def _encode(self, prompt: str) -> Embedding:
-        """Return the embedding of a prompt, as the pipeline's encode_prompt computes it."""
-        conditions = self._reader.encode(self._reader.tokens([prompt]))
-        return Embedding(tuple(one[0] for one in conditions), self._reader.cuts(prompt))
+    def problem(self, prompt: str) -> str:
+        """Return why a prompt cannot be read with weights and in parts; empty where it can."""
+        can = self._reader.room > 0 or (is_plain(prompt) and not self._reader.cuts(prompt))
+        return unreadable(prompt) if can else "reads neither weights nor more than its text encoders take at once"
+
+    def parts(self, *prompts: str) -> int:
+        """Return in how many parts prompts are read, all in as many; 0: as the pipeline reads them."""
+        return max(min(MAX_PARTS, len(self._split(one))) for one in prompts) if self._reader.room else 0
+
+    def _encode(self, prompt: str, parts: int = 0) -> Embedding:
+        """Return the embedding of a prompt, as the pipeline's encode_prompt computes it, or that of its parts in a row.
+
+        Each part has its own start and end; where there are too few, empty ones follow.
+        """
+        if parts == 0:
+            conditions = self._reader.encode(self._reader.tokens([prompt]))
+            return Embedding(tuple(one[0] for one in conditions), self._reader.cuts(prompt))
+        found, states = self._split(prompt), []
+        for part in [*found, *[[]] * parts][:parts]:
+            (whole,) = self._reader.encode(self._reader.framed([token for token, _ in part]))
+            states.append(weighted(whole[0], [weight for _, weight in part]))
+        return Embedding((torch.cat(states),), len(found) > parts)
+
+
+def weighted(states: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return a part's vectors, [tokens, width], times the weights of those after the start, with the mean of before.
+
+    As AUTOMATIC1111's web UI does unless told otherwise (EmphasisOriginal in modules/sd_emphasis.py), but the mean is
+    that of one prompt, not of all that are drawn together. A mean of zero, but for rounding, is left to itself.
+    """
+    plain, ends = states.float(), (1, len(states) - 1 - len(weights))
+    changed = plain * functional.pad(torch.tensor(weights, device=states.device), ends, value=1.0)[:, None]
+    before, after = plain.mean(), changed.mean()
+    is_zero = min(abs(before), abs(after)) < ZERO_MEAN * plain.abs().mean()
+    return (changed if is_zero else changed * (before / after)).to(states.dtype)
 
 
 def load_renderer(model_dir: Path, arguments: ServeArguments) -> PipelineRenderer:

@@ -37,6 +37,8 @@ class GenerationSettings(Model):
     """Draw with this adapter; empty: with the model's own weights."""
     adapter_scale: float = Field(1.0, ge=0, le=2, allow_inf_nan=False)
     """How much the adapter counts; 1: as it was trained."""
+    long_prompts: bool = False
+    """Read prompts of any length, in parts as long as the text encoder reads, and weights: `(word:1.2)`, `[word]`."""
 
 
 class GenerationRequest(GenerationSettings):

@@ -68,11 +68,10 @@ class Service:
         seeds = request.seeds(first_seed)
         assert self.worker.renderer is not None, "require_ready has passed"
         shape = _shape(request, self.worker.renderer.adapters)
-        if refusal := self.worker.renderer.refusal(shape):
+        if refusal := self.worker.renderer.refusal(shape, (*request.texts, request.negative_prompt)):
             raise ApiError(422, refusal)
-        jobs = [
-            PictureJob(text, request.negative_prompt, seed) for text, seed in zip(request.texts, seeds, strict=True)
-        ]
+        each = zip(request.texts, seeds, strict=True)
+        jobs = [PictureJob(text, request.negative_prompt, seed) for text, seed in each]
         ticket = Ticket(shape, jobs, arrived_s + self.arguments.timeout_s)
         self.queue.submit(ticket)
         pictures = await self._wait(ticket, gone)
@@ -101,7 +100,7 @@ class Service:
 
 def _shape(request: GenerationRequest, adapters: Sequence[str]) -> Shape:
     """Return what the request shares with others of its batch. Raises ApiError 422 for an unknown adapter."""
-    settings = request.model_dump(include={"steps", "guidance_scale", "sampler", "adapter"})
+    settings = request.model_dump(include={"steps", "guidance_scale", "sampler", "adapter", "long_prompts"})
     scale = request.adapter_scale if request.adapter else 1.0
     if request.adapter and request.adapter not in adapters:
         raise invalid_field("adapter", f"unknown; this endpoint's adapters: {', '.join(adapters) or 'none'}")

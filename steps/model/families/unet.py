@@ -69,6 +69,7 @@ class ClipReader(TextReader):
 
     def __init__(self, tokenizer: Any, encoder: Any, length: int) -> None:
         super().__init__({TEXT_ENCODER: tokenizer}, {TEXT_ENCODER: encoder}, {TEXT_ENCODER: length}, length)
+        self.room = length - 2
 
     @torch.no_grad()
     def encode(self, tokens: Tensor, kept: Tensor | None = None) -> Conditions:

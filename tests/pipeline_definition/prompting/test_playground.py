@@ -103,6 +103,22 @@ def test_an_adapter_is_asked_for_by_its_name(page: PlaygroundPage, left: Drawing
     assert (left.requests[-1]["adapter"], left.requests[-1]["adapter_scale"]) == ("moon", 1.0)
 
 
+def test_long_prompts_are_asked_for_by_their_box_alone_and_come_back_from_the_history(
+    page: PlaygroundPage, left: DrawingServer
+) -> None:
+    box = "[...document.querySelectorAll('label')].find(one => one.innerText.includes('Long prompts')).control"
+    for count, text in enumerate(("a short one", "a (long:1.2) one"), 1):
+        page.type("Prompt", text)
+        if count > 1:
+            page.tab.wait_for(f"(() => {{ {box}.click(); return true; }})()")
+        page.click("#draw")
+        page.pictures("#history", count)
+    assert [asked.get("long_prompts") for asked in left.requests] == [None, True]
+    for text, checked in (("a short one", "false"), ("a (long:1.2) one", "true")):
+        page.click_text("#history button", text)
+        page.tab.wait_for(f"document.querySelector('textarea').value === '{text}' && {box}.checked === {checked}")
+
+
 def test_nothing_is_asked_of_anyone_else(page: PlaygroundPage, url: str) -> None:
     page.type("Prompt", "a")
     page.click("#draw")

@@ -32,7 +32,7 @@ class FakeRenderer:
         assert self.loaded.wait(30)
         return self
 
-    def refusal(self, shape: Shape) -> str:
+    def refusal(self, shape: Shape, texts: Sequence[str] = ()) -> str:
         return ""
 
     def warm_up(self) -> WarmUp:

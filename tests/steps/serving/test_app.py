@@ -282,3 +282,28 @@ def test_prompts_are_logged_only_where_the_settings_say_so(
     assert ("secret" in "".join(lines)) is logged
     (served,) = (line for line in map(json.loads, lines) if line.get("status") == 200)
     assert (served["message"], served["seed"], served["pictures"]) == ("invocation", 5, 1)
+
+
+def test_a_long_prompt_is_read_to_its_end_where_it_is_asked_for_and_told_as_cut_otherwise(endpoint: TestClient) -> None:
+    texts = {"prompt": "a" * 20, "negative_prompt": "b" * 20, "seed": 1}
+    cut = invoke(endpoint, "application/json", **texts).json()
+    whole = invoke(endpoint, "application/json", **texts, long_prompts=True)
+    told = [(one["truncated"], one["negative_truncated"]) for one in (cut["images"][0], whole.json()["images"][0])]
+    assert told == [(True, True), (False, False)]
+    assert whole.json()["settings"]["long_prompts"] is True
+    assert whole.headers["x-amzn-sagemaker-custom-attributes"].endswith("truncated=0;negative_truncated=0")
+    beyond = invoke(endpoint, negative_prompt="b" * 49, long_prompts=True)
+    assert beyond.headers["x-amzn-sagemaker-custom-attributes"].endswith("truncated=0;negative_truncated=1")
+
+
+def test_a_file_says_that_its_prompt_was_read_with_weights(endpoint: TestClient) -> None:
+    said = [Image.open(io.BytesIO(invoke(endpoint, long_prompts=long).content)).text for long in (False, True)]
+    assert ("Long prompts" in said[0], said[1]["Long prompts"]) == (False, "True")
+
+
+def test_notation_that_is_not_read_is_refused_only_where_it_would_be_read(endpoint: TestClient) -> None:
+    answer = invoke(endpoint, prompt="a [cat:dog:0.5]", long_prompts=True)
+    assert answer.status_code == 422
+    assert "does not read '[cat:dog:0.5]'" in answer.json()["error"]["message"]
+    assert "reads weights from 0 to 10, not -1" in invoke(endpoint, negative_prompt="(a:-1)", long_prompts=True).text
+    assert invoke(endpoint, prompt="a [cat:dog:0.5]").status_code == 200

@@ -125,6 +125,14 @@ def test_a1111s_whole_request_is_drawn(grey: TestClient, path: str) -> None:
     assert second == (first + 1) % 2**32
 
 
+def test_a1111s_clients_have_weights_and_long_prompts_without_asking_and_others_have_not(grey: TestClient) -> None:
+    assert ask(grey, A1111).json()["parameters"]["long_prompts"] is True
+    assert ask(grey, {**A1111, "long_prompts": False}).json()["parameters"]["long_prompts"] is False
+    for fields in ({"prompt": "a"}, {"prompt": "a", "num_inference_steps": 2}):
+        answer = ask(grey, fields, Accept="application/json").json()
+        assert answer["settings"]["long_prompts"] is False
+
+
 def test_stabilitys_prompts_are_taken_apart(grey: TestClient) -> None:
     prompts = [{"text": "a", "weight": 1}, {"text": "b", "weight": -1.0}]
     fields = {"text_prompts": prompts, "cfg_scale": 7, "samples": 2, "steps": 2, "sampler": "K_DPMPP_2M", "seed": 5}

@@ -43,3 +43,51 @@ def test_a_known_prompt_is_not_encoded_again_until_others_push_it_out(
     encoder.encode("d")
     encoder.encode("e")
     assert encoder.encode("a") is not first
+
+
+def test_a_prompt_of_one_part_has_the_embedding_of_always(pipeline: Any) -> None:
+    encoder = PromptEncoder(UNet().reader_of(pipeline))
+    for prompt in ("", "ab", "abcdef", r"a \(b\)"):
+        plain = prompt.replace("\\", "")
+        assert encoder.parts(prompt) == 1
+        assert torch.equal(encoder.encode(prompt, 1).conditions[0], encoder.encode(plain).conditions[0])
+
+
+def test_a_long_prompt_is_its_parts_side_by_side_each_with_start_and_end(pipeline: Any) -> None:
+    encoder = PromptEncoder(UNet().reader_of(pipeline))
+    expected = [pipeline.encode_prompt(text, pipeline.device, 1, False)[0][0] for text in ("a b c", "d e", "")]
+    # A letter at a word's end is one token of its own, so that words may be parted anywhere.
+    (found,) = encoder.encode("a b c BREAK d e", 3).conditions
+    assert torch.equal(found, torch.cat(expected))
+    assert encoder.parts("a b c d e f g", "a") == 2
+    (full,) = encoder.encode("a b c d e f g", 2).conditions
+    assert torch.equal(
+        full,
+        torch.cat([pipeline.encode_prompt(text, pipeline.device, 1, False)[0][0] for text in ("a b c d e f", "g")]),
+    )
+
+
+@pytest.mark.parametrize(("letters", "cut"), [(6 * renderer.MAX_PARTS, False), (6 * renderer.MAX_PARTS + 1, True)])
+def test_what_is_beyond_all_parts_is_told(pipeline: Any, letters: int, cut: bool) -> None:
+    encoder = PromptEncoder(UNet().reader_of(pipeline))
+    parts = encoder.parts("a" * letters, "b")
+    assert parts == renderer.MAX_PARTS
+    assert encoder.encode("a" * letters, parts).truncated is cut
+
+
+def test_weights_multiply_their_own_tokens_and_the_mean_stays() -> None:
+    states = torch.randn(8, 16, generator=torch.Generator().manual_seed(2)) + 0.3
+    changed = renderer.weighted(states, [1.0, 1.5, 0.0])
+    torch.testing.assert_close(changed.mean(), states.mean())
+    ratio = changed / states
+    scale = ratio[0, 0].item()
+    expected = torch.tensor([1, 1, 1.5, 0, 1, 1, 1, 1])[:, None] * scale
+    torch.testing.assert_close(ratio, expected.expand(8, 16))
+    assert torch.equal(renderer.weighted(states, [1.0, 1.0]), states)
+
+
+def test_vectors_whose_mean_is_rounding_are_not_blown_up() -> None:
+    states = torch.randn(8, 16, generator=torch.Generator().manual_seed(2))
+    states -= states.mean(dim=1, keepdim=True)
+    changed = renderer.weighted(states.bfloat16(), [2.0])
+    assert torch.equal(changed[1], 2 * states.bfloat16()[1]) and torch.equal(changed[2:], states.bfloat16()[2:])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,82 @@ def test_a_cut_negative_prompt_is_reported_where_guidance_reads_it(renderer: Pip
     jobs = [PictureJob("abc", "a" * 30, 1), PictureJob("abc", "d", 1)]
     assert [one.negative_truncated for one in renderer.render(shape(), jobs, never)] == [True, False]
     assert [one.negative_truncated for one in renderer.render(shape(scale=1.0), jobs, never)] == [False, False]
+
+
+def long(scale: float = 3.0, steps: int = 2) -> Shape:
+    return dataclasses.replace(shape(steps=steps, scale=scale), long_prompts=True)
+
+
+def test_a_long_prompt_is_drawn_as_the_bare_pipeline_draws_its_parts(
+    renderer: PipelineRenderer, model_dir: Path
+) -> None:
+    pipeline: Any = load_pipeline(model_dir, torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = sampler("dpm++", pipeline.scheduler.config)
+    wanted, unwanted = (
+        torch.cat([pipeline.encode_prompt(text, pipeline.device, 1, False)[0] for text in texts], dim=1)
+        for texts in (("a b c d e f", "g h"), ("x", ""))
+    )
+    (expected,) = pipeline(
+        prompt_embeds=wanted,
+        negative_prompt_embeds=unwanted,
+        generator=torch.Generator("cpu").manual_seed(11),
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        width=32,
+        height=32,
+    ).images
+    (picture,) = renderer.render(long(), [PictureJob("a b c d e f g h", "x", 11)], never)
+    assert abs(pixels(picture) - pixels(expected)).max() <= 1
+    assert (picture.truncated, picture.negative_truncated) == (False, False)
+    (cut,) = renderer.render(shape(steps=2), [PictureJob("a b c d e f g h", "x", 11)], never)
+    assert cut.truncated and picture.image.tobytes() != cut.image.tobytes()
+
+
+LONG_TEXTS = st.sampled_from(["", "a", "(b:1.4) c", "a" * 7, "[a] BREAK (b)", "abc " * 5, "z" * 50])
+LONG_JOBS = st.lists(st.builds(PictureJob, LONG_TEXTS, LONG_TEXTS, st.integers(0, 9)), min_size=2, max_size=5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(jobs=LONG_JOBS, scale=st.sampled_from([1.0, 4.0]))
+def test_long_prompts_of_any_lengths_are_drawn_together_as_they_are_alone(
+    renderer: PipelineRenderer, jobs: list[PictureJob], scale: float
+) -> None:
+    for job, picture in zip(jobs, renderer.render(long(scale), jobs, never), strict=True):
+        (alone,) = renderer.render(long(scale), [job], never)
+        assert picture.image.tobytes() == alone.image.tobytes()
+        assert picture.truncated == alone.truncated == ("z" in job.prompt)
+        assert picture.negative_truncated == ("z" in job.negative_prompt and scale > 1)
+
+
+def test_a_short_prompt_without_weights_is_the_same_picture_either_way(renderer: PipelineRenderer) -> None:
+    jobs = [PictureJob("abc", "d", 3), PictureJob("", "", 4)]
+    either = (renderer.render(which, jobs, never) for which in (shape(steps=2), long()))
+    assert all(one.image.tobytes() == two.image.tobytes() for one, two in zip(*either, strict=True))
+
+
+def test_weights_change_the_picture_and_order_their_words(renderer: PipelineRenderer) -> None:
+    texts = ("a b", "(a:1.0) b", "(a:1.5) b", "a (b:1.5)", "(a:0) b")
+    pictures = renderer.render(long(), [PictureJob(text, "", 1) for text in texts], never)
+    drawn = [one.image.tobytes() for one in pictures]
+    assert drawn[0] == drawn[1] and len(set(drawn)) == 4
+
+
+def test_the_compiled_network_draws_no_prompt_that_is_longer_than_what_it_was_compiled_for(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+
+    def compile_unet(unet: Any) -> Any:
+        unet.register_forward_pre_hook(
+            lambda module, arguments, named: lengths.append(named["encoder_hidden_states"].shape[1]), with_kwargs=True
+        )
+        return unet
+
+    monkeypatch.setattr(torch, "compile", lambda unet: compile_unet(copy.deepcopy(unet)))
+    drawer = load_renderer(model_dir, ARGUMENTS.model_copy(update={"compile": True}))
+    drawer.render(long(), [PictureJob("abc", "", 1), PictureJob("a" * 9, "", 1)], never)
+    assert set(lengths) == {8}
 
 
 def test_a_batch_that_nobody_waits_for_is_given_up(renderer: PipelineRenderer) -> None:

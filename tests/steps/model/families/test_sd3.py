@@ -267,6 +267,17 @@ def test_a_seed_means_one_picture_whatever_the_batch(pretrained: Path, guidance:
     assert "patches" in renderer.refusal(Shape(10, 8, 3, 3.0, "euler"))
 
 
+def test_what_needs_weights_or_parts_is_refused_and_all_else_is_drawn_as_ever(pretrained: Path) -> None:
+    renderer = load_renderer(pretrained, ServeArguments(precision="float32", default_size_px=8, max_size_px=24))
+    plain, asked = (Shape(8, 8, 2, 3.0, "euler", long_prompts=long) for long in (False, True))
+    for text in ("(a)", "a BREAK b", "z" * 30):
+        assert "a StableDiffusion3Pipeline reads neither weights nor more" in renderer.refusal(asked, ("a", text))
+        assert renderer.refusal(plain, ("a", text)) == ""
+    assert renderer.refusal(asked, ("ab", "")) == ""
+    (one,), (two,) = (renderer.render(shape, [PictureJob("ab", "", 3)], lambda: False) for shape in (plain, asked))
+    assert one.image.tobytes() == two.image.tobytes()
+
+
 LORA = {
     **{"initial_weights": "pretrained", "lora_rank": 2, "lora_alpha": 3, "learning_rate": 0.05},
     "lora_targets": "to_q,to_out.0,add_k_proj,to_add_out",
