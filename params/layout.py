@@ -140,6 +140,8 @@ CLIP_SCORE_MARGIN: Final = "clip_score_margin"
 COPIES: Final = "copies"
 COPIES_REPEATED: Final = "copies_repeated"
 COPIES_REAL: Final = "copies_real"
+# Share of pictures that show what their prompt asks for; a kind's has its name behind, as prompt_following_colour.
+PROMPT_FOLLOWING: Final = "prompt_following"
 # In metrics.json: sentences without which no verdict may be shown.
 WARNINGS: Final = "warnings"
 # Beside `metrics`: the FID-CLIP curve, a list of {guidance_scale, pictures, fid: {value, low, high}, clip_score: ...}.

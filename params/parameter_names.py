@@ -36,6 +36,7 @@ MAX_CLIP_SCORE_BELOW_PRETRAINED: Final = "MaxClipScoreBelowPretrained"
 MAX_FID_ABOVE_APPROVED: Final = "MaxFidAboveApproved"
 MAX_CLIP_SCORE_BELOW_APPROVED: Final = "MaxClipScoreBelowApproved"
 MAX_COPIES: Final = "MaxCopies"
+MIN_PROMPT_FOLLOWING: Final = "MinPromptFollowing"
 MARGINS: Final = (
     MAX_FID_ABOVE_PRETRAINED,
     MAX_CLIP_SCORE_BELOW_PRETRAINED,

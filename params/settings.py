@@ -123,6 +123,9 @@ class Gate(Model):
     max_copies: float | None = added(None, ge=0, le=1)
     """Largest share of the drawn pictures that may be copies of training pictures, judged on its upper bound (95 %);
     null: not asked. Needs encode.descriptors."""
+    min_prompt_following: float | None = added(None, ge=0, le=1)
+    """Smallest share of pictures that show what their prompt asks for, judged on its lower bound (95 %); null: not
+    asked. Needs evaluate.following."""
 
     @property
     def margins(self) -> tuple[float | None, ...]:
@@ -246,6 +249,8 @@ class Settings(Model):
             yield "encode.features: what encodes while Train runs makes none; leave encoders out"
         if self.gate.max_copies is not None and not encode.descriptors:
             yield "gate.max_copies: nothing finds copies; set encode.descriptors, such as dinov2"
+        if self.gate.min_prompt_following is not None and self.evaluate.following == "none":
+            yield "gate.min_prompt_following: nobody counts; set evaluate.following, such as detector"
         for other in (phase.encode for phase in self.phases if encode.descriptors):
             wider = other.smallest_original_px < encode.smallest_original_px
             if wider or other.heldout_fraction != encode.heldout_fraction:

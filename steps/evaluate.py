@@ -23,6 +23,7 @@ from steps.container import Container
 from steps.device import device_names
 from steps.errors import StepError
 from steps.evaluation.captions import choose_prompts, read_captions
+from steps.evaluation.following import PromptFollowing
 from steps.evaluation.generation import TRAINED, generate, plan, quiet_libraries
 from steps.evaluation.judgement import Judgement
 from steps.evaluation.models import check_models, digests, find_models, model_record, remove_models
@@ -56,17 +57,22 @@ def main(argv: list[str]) -> int:
         from steps.evaluation.copies import CopySearch
 
         search = CopySearch(container, arguments, judge)
+    counts = arguments.following != "none"
+    following = PromptFollowing(arguments, evaluator, reference, prompts, scorer.clip) if counts else None
     output_dir = container.output_dir(EVALUATION)
     sources = find_models(container, arguments)
     folders = (output_dir / SAMPLES_DIR, container.path(OTHER_PICTURES_DIR))
     work = plan(arguments, sources, prompts, captions.digest, reference.size_px, folders)
     if search:
         work = search.planned(work, folders[1])
+    if following:
+        work = following.planned(work, folders[1])
     record = model_record(sources[TRAINED].folder)
     generate(work, devices, cluster.rank, len(cluster.hosts))
     counted = search.run(container, work, reference, output_dir) if search else {}
     remove_models(container)
     if cluster.is_head:
+        counted |= following.entries(work) if following else {}
         judgement = Judgement(work, captions, reference, scorer, record, digests(sources), counted)
         entries = judgement.write(output_dir)
         for name, entry in entries.items():

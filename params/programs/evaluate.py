@@ -72,6 +72,14 @@ class EvaluateArguments(Model):
     repeated_samples: int = added(256, ge=0)
     """With descriptors: pictures drawn in addition, of the captions that training saw most often, whose pictures are
     repeated first (Carlini et al. 2023, arXiv:2301.13188). [extent]"""
+    following: Literal["none", "shapes", "detector"] = added("none")
+    """Who counts the pictures that show what their prompt asks for: `shapes`, the pixels of the judged pictures, which
+    are of the local set; `detector`, the OWLv2 or OWL-ViT in the evaluator's folder detector/, on prompts of its own;
+    `none`: nobody. [extent]"""
+    following_samples: int = added(600, ge=6)
+    """With the detector: pictures drawn in addition, one for each of its prompts. [extent]"""
+    detector_threshold: float = added(0.2, ge=0, le=1)
+    """Least score at which the detector has found an object: each detector has scores of its own. [extent]"""
     samples_uri: str = ""
     """Prefix that outlives the job, where pictures are kept while they are generated: a killed evaluation goes on from
     it, and several hosts share the work through it. Empty: kept in the job's output alone, and one host. [place]"""

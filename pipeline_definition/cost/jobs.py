@@ -154,15 +154,15 @@ class Estimator:
 
     def _evaluate(self, job: PlannedJob) -> ForecastLine:
         evaluate = self.settings.evaluate
-        pictures = self.workload.evaluation_samples + evaluate.untrained_samples + self._compared_pictures()
+        pictures = self.workload.evaluation_samples + evaluate.untrained_samples + self._further_pictures()
         # With guidance, each step has two passes.
         passes = evaluate.inference_steps * (1 if evaluate.guidance_scale == 1 else 2)
         drawn = (self.workload.resolution_px, passes, evaluate.precision)
         rate = self.rates.generate_rate(self.model, job.instance, *drawn, job.type_parameter)
         return self._single(job, pictures, rate, job.count * job.instance.ranks)
 
-    def _compared_pictures(self) -> int:
-        """Return what the guidance curve and the comparisons add, in pictures of the evaluation's own size.
+    def _further_pictures(self) -> int:
+        """Return what curve, comparisons and prompt following add, in pictures of the evaluation's own size.
 
         The generic pretrained model is taken to be a whole one. The approved model's pictures are kept from when it was
         judged itself, so they are not drawn again.
@@ -171,7 +171,8 @@ class Estimator:
         scales = set(evaluate.guidance_grid) - {evaluate.guidance_scale}
         side_px = evaluate.pretrained_size_px or self.workload.resolution_px
         generic = min(evaluate.comparison_samples, asked) * (side_px / self.workload.resolution_px) ** 2
-        return len(scales) * min(evaluate.grid_samples, asked) + round(generic)
+        following = evaluate.following_samples if evaluate.following == "detector" else 0
+        return len(scales) * min(evaluate.grid_samples, asked) + round(generic) + following
 
     def _single(self, job: PlannedJob, samples: int, rate: Rate, workers: int) -> ForecastLine:
         hours = self._hours(samples / (rate.samples_per_s * workers))

@@ -41,7 +41,7 @@ class Demand:
     metric: str
     threshold: Number
     part: str = "value"
-    """`value`, or `high`: the upper bound of its interval."""
+    """`value`, or `low` or `high`: a bound of its interval."""
     at_least: bool = False
     """Whether more is better."""
 
@@ -53,7 +53,7 @@ class Demand:
     def words(self, evaluate: ProcessingStep) -> list[object]:
         """Return the demand with its number, interval and threshold, to be joined."""
         value, low, high = (metric(evaluate, self.metric, part).to_string() for part in ("value", "low", "high"))
-        judged = "and" if self.part == "value" else "and its upper bound"
+        judged = {"value": "and", "low": "and its lower bound", "high": "and its upper bound"}[self.part]
         sign = "at least" if self.at_least else "at most"
         asked = f") {judged} must be {sign} {self.threshold.name} = "
         return [f"{self.label} is ", value, " (", low, " to ", high, asked, self.threshold.to_string(), "; "]
@@ -72,10 +72,14 @@ def evaluated(evaluate: ProcessingStep, path: str) -> JsonGet:
 def demands(p: PipelineParameters) -> list[Demand]:
     """Return everything that the gate asks."""
     compared = zip(COMPARED, p.margins, strict=True)
+    most, least = p.max_copies, p.min_following
+    copies = [] if most is None else [Demand("Share of copies", layout.COPIES, most, part="high")]
+    following = [] if least is None else [Demand("Prompt following", layout.PROMPT_FOLLOWING, least, "low", True)]
     return [
         Demand("FID", layout.FID, p.max_fid),
         Demand("CLIP score", layout.CLIP_SCORE, p.min_clip_score, at_least=True),
-        *([Demand("Share of copies", layout.COPIES, p.max_copies, part="high")] if p.max_copies is not None else []),
+        *copies,
+        *following,
         *(Demand(label, name, margin, part="high") for (label, name), margin in compared if margin is not None),
     ]
 
@@ -93,7 +97,8 @@ def gate_step(blueprint: Blueprint, evaluate: ProcessingStep, passed: list[objec
             if any(margin is not None for margin in p.margins)
             else ""
         )
-        + (", and copies at most MaxCopies" if p.max_copies is not None else ""),
+        + (", and copies at most MaxCopies" if p.max_copies is not None else "")
+        + (", and prompt following at least MinPromptFollowing" if p.min_following is not None else ""),
         conditions=[condition for demand in asked for condition in _conditions(demand, evaluate)],
         if_steps=passed,
         else_steps=[gate_failed_step(blueprint, evaluate)],

@@ -146,6 +146,9 @@ class PipelineParameters:
             "The gate passes when the upper bound (95 %) of the share of copies of training pictures is at most this"
         )
         self.max_copies = None if gate.max_copies is None else Number(names.MAX_COPIES, gate.max_copies, share)
+        right = "The gate passes when the lower bound (95 %) of the share of pictures that show their prompt is this"
+        asked = gate.min_prompt_following
+        self.min_following = None if asked is None else Number(names.MIN_PROMPT_FOLLOWING, asked, f"{right} or above")
         # None where the parameter set's gate does not ask for the comparison.
         self.margins = [
             default if default is None else Number(name, default, MARGIN_TEXT)

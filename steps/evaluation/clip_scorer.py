@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
 from steps.errors import StepError
 from steps.evaluation.intervals import Floats
 from steps.evaluation.reference import Pictures
+from steps.model.pretrained import load_part, loaded
 
 CLIP_DIR: Final = "clip"
 
@@ -50,15 +51,11 @@ class ClipEvaluator(nn.Module):
         super().__init__()
         if not (folder / "config.json").is_file():
             raise StepError(f"{folder}: no CLIP model; the evaluator needs a folder clip/ as transformers saves it")
-        try:
-            model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-            self._tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-            self._images = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise StepError(f"{folder}: cannot be loaded as a CLIP model: {' '.join(str(error).split())}") from None
-        self._model = model.eval().to(device=device, dtype=torch.float32)
-        self.config: Any = model.config
-        self.logit_scale = float(model.logit_scale.detach().exp())
+        self._model = load_part("transformers", "CLIPModel", folder, torch.float32).eval().to(device)
+        self._tokenizer = loaded(folder, lambda: CLIPTokenizer.from_pretrained(folder, local_files_only=True))
+        self._images = loaded(folder, lambda: CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True))
+        self.config, self.device = self._model.config, device
+        self.logit_scale = float(self._model.logit_scale.detach().exp())
 
     def features(self, pictures: Pictures, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the projected features of pictures, (N, H, W, 3) uint8, and of their captions, each (N, D)."""

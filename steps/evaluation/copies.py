@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.stats import binomtest
 
 from params.layout import COPIES, COPIES_FILE, COPIES_REAL, COPIES_REPEATED, EVALUATOR
 from params.programs import EvaluateArguments
@@ -27,7 +25,7 @@ from steps.data.encoding.decoding import decode
 from steps.device import gpus_to_lend
 from steps.evaluation.copies_page import ClosePair, write_page
 from steps.evaluation.generation import TRAINED, PictureSet, Work, with_captions
-from steps.evaluation.intervals import CONFIDENCE, Floats
+from steps.evaluation.intervals import Floats, share
 from steps.evaluation.reference import Pictures, Reference
 from steps.evaluation.results import Entries
 from steps.evaluation.scoring import BATCH_SIZE, CaptionedPictures, generated_pairs, real_pairs
@@ -115,13 +113,6 @@ def redraw(vae: Any, pictures: Pictures) -> Pictures:
     decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
     drawn: Pictures = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return drawn
-
-
-def share(hits: npt.NDArray[np.bool_], **facts: Any) -> dict[str, Any]:
-    """Return an entry of metrics.json: the share of hits, and its exact interval (Clopper and Pearson 1934)."""
-    count, of = int(hits.sum()), len(hits)
-    low, high = map(float, binomtest(count, of).proportion_ci(CONFIDENCE, "exact"))
-    return {"value": count / of, "low": low, "high": high, "confidence": CONFIDENCE, "pictures": of, **facts}
 
 
 def _levels(real: Floats, redrawn: Floats) -> dict[str, float]:

@@ -14,7 +14,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModel
 
 from params.files import file_digest
 from params.layout import CMMD, FD_DINOV2, FID_CLEAN, FID_PYTORCH, PICK_SCORE, PRECISION_RECALL
@@ -23,7 +22,7 @@ from steps.evaluation import resizing
 from steps.evaluation.clip_scorer import ClipEvaluator
 from steps.evaluation.inception import SIDE_PX, WEIGHTS_FILE, load_inception
 from steps.evaluation.reference import Pictures
-from steps.model.pretrained import folder_digest
+from steps.model.pretrained import folder_digest, load_part
 
 DINOV2_SIDE_PX: Final = 224
 # Mean and standard deviation of the colours that a network was trained on, of 255.
@@ -113,11 +112,8 @@ def _load(name: str, evaluator_dir: Path, device: torch.device) -> tuple[Any, st
     folder = evaluator_dir / name
     if not (folder / "config.json").is_file():
         raise StepError(f"{folder}: missing; evaluate.metrics asks for {name}, whose model the evaluator has to hold")
-    try:
-        model: Any = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise StepError(f"{folder}: cannot be loaded: {' '.join(str(error).split())}") from None
-    return model.eval().to(device=device, dtype=torch.float32), folder_digest(folder)
+    model = load_part("transformers", "AutoModel", folder, torch.float32)
+    return model.eval().to(device), folder_digest(folder)
 
 
 def _channels_first(pictures: Pictures, device: torch.device) -> Tensor:

@@ -33,7 +33,7 @@ class Judgement:
     """The trained model's lineage."""
     model_digests: Mapping[str, str]
     counted: Entries = field(default_factory=dict)
-    """Metrics that were counted before: shares of copies."""
+    """Metrics that were counted before: shares of copies, prompt following."""
 
     def write(self, folder: Path) -> Entries:
         """Score, write, and return the metrics."""

@@ -11,17 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from params import layout
 from params.families import INDEX_FILE
-from params.layout import (
-    LINEAGE_FILE,
-    MODEL,
-    MODEL_ARCHIVE,
-    MODEL_CODE_DIGEST,
-    MODEL_IMAGES_PER_S,
-    NO_MODEL,
-    PRETRAINED_CHANNEL,
-    UNKNOWN,
-)
 from params.programs import EvaluateArguments
 from steps.container import Container
 from steps.data.storage import Storage
@@ -37,7 +28,7 @@ UNPACKED_DIR: Final = "/opt/ml/processing/models"
 
 def check_models(container: Container, arguments: EvaluateArguments) -> None:
     """Raise StepError if the gate needs the generic pretrained model and it has no weights."""
-    folder = container.input_dir(PRETRAINED_CHANNEL)
+    folder = container.input_dir(layout.PRETRAINED_CHANNEL)
     is_judged = arguments.comparison_samples and denoiser_of(folder).has_weights(folder)
     if arguments.require_pretrained and not is_judged:
         raise StepError(
@@ -53,10 +44,10 @@ def find_models(container: Container, arguments: EvaluateArguments) -> dict[str,
     Raises StepError if a model is missing or damaged.
     """
     unpacked = container.path(UNPACKED_DIR)
-    unpack_model(container.input_dir(MODEL) / MODEL_ARCHIVE, unpacked / TRAINED)
-    folders, pretrained = {TRAINED: unpacked / TRAINED}, container.input_dir(PRETRAINED_CHANNEL)
+    unpack_model(container.input_dir(layout.MODEL) / layout.MODEL_ARCHIVE, unpacked / TRAINED)
+    folders, pretrained = {TRAINED: unpacked / TRAINED}, container.input_dir(layout.PRETRAINED_CHANNEL)
     if arguments.comparison_samples:
-        if arguments.approved_model != NO_MODEL:
+        if arguments.approved_model != layout.NO_MODEL:
             _fetch_model(arguments.approved_model, unpacked)
             folders[APPROVED] = unpacked / APPROVED
         if denoiser_of(pretrained).has_weights(pretrained):
@@ -70,10 +61,10 @@ def model_record(folder: Path) -> dict[str, Any]:
     What the registry reads is always present, `unknown` if the model came without it. Raises StepError if the file is
     not a JSON object.
     """
-    path = folder / LINEAGE_FILE
+    path = folder / layout.LINEAGE_FILE
     record = read_object(path) if path.is_file() else {}
     known = {name: value for name, value in record.items() if value is not None}
-    return {MODEL_CODE_DIGEST: UNKNOWN, MODEL_IMAGES_PER_S: UNKNOWN, **known}
+    return {layout.MODEL_CODE_DIGEST: layout.UNKNOWN, layout.MODEL_IMAGES_PER_S: layout.UNKNOWN, **known}
 
 
 def remove_models(container: Container) -> None:
@@ -83,12 +74,12 @@ def remove_models(container: Container) -> None:
 
 def digests(sources: Mapping[str, ModelSource]) -> dict[str, str]:
     """Return each model's digest under the key that metrics.json gives it: the trained one's is `model`."""
-    return {MODEL if name == TRAINED else name: source.digest for name, source in sources.items()}
+    return {layout.MODEL if name == TRAINED else name: source.digest for name, source in sources.items()}
 
 
 def _fetch_model(address: str, folder: Path) -> None:
     prefix, _, name = address.rpartition("/")
-    archive = folder / f"{APPROVED}-{MODEL_ARCHIVE}"
+    archive = folder / f"{APPROVED}-{layout.MODEL_ARCHIVE}"
     try:
         with Storage(prefix).open(name) as source, archive.open("wb") as target:
             shutil.copyfileobj(source, target)

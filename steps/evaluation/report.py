@@ -18,16 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from params import layout
 from params.files import whole_file, write_text
-from params.layout import (
-    CLIP_SCORE,
-    CONTACT_SHEET_FILE,
-    FID,
-    GUIDANCE_CURVE_FILE,
-    METRICS_FILE,
-    SAMPLES_DIR,
-    SAMPLES_FILE,
-)
 from steps.evaluation.generation import PictureSet, Work, versions
 from steps.evaluation.intervals import Floats
 from steps.evaluation.reference import Pictures, Reference
@@ -153,12 +145,12 @@ def write_samples(folder: Path, row: PictureSet, cosines: Floats) -> None:
             "index": prompt.index,
             "caption": prompt.caption,
             "seed": prompt.seed,
-            "file": f"{SAMPLES_DIR}/{store.path(prompt.index).name}",
+            "file": f"{layout.SAMPLES_DIR}/{store.path(prompt.index).name}",
             "clip_score": round(float(cosine), 6),
         }
         for prompt, cosine in zip(row.prompts, cosines, strict=True)
     ]
-    write_text(folder / SAMPLES_FILE, _json(samples))
+    write_text(folder / layout.SAMPLES_FILE, _json(samples))
 
 
 def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, work: Work) -> None:
@@ -171,13 +163,13 @@ def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, wo
         real = None if prompt.reference_row is None else reference.read([prompt.reference_row])[0]
         cards.append(Card(prompt.caption, real, picture))
     drawing = row.drawing
-    title = f"FID {_figure(entries, FID, 1)}   CLIP score {_figure(entries, CLIP_SCORE, 3)}"
+    title = f"FID {_figure(entries, layout.FID, 1)}   CLIP score {_figure(entries, layout.CLIP_SCORE, 3)}"
     subtitle = (
         f"{len(cards)} of {len(row.prompts)} held-out captions, real and generated   "
         f"guidance {drawing.guidance_scale:g}, {drawing.inference_steps} steps of {drawing.sampler}, "
         f"{drawing.size_px} px   in brackets: 95 % intervals"
     )
-    draw_contact_sheet(folder / CONTACT_SHEET_FILE, cards, title, subtitle)
+    draw_contact_sheet(folder / layout.CONTACT_SHEET_FILE, cards, title, subtitle)
 
 
 def write_guidance_curve(folder: Path, points: Sequence[Mapping[str, Any]], marked_scale: float) -> None:
@@ -185,19 +177,20 @@ def write_guidance_curve(folder: Path, points: Sequence[Mapping[str, Any]], mark
 
     The scale at which the model is judged is marked. Fewer than two points make no curve and leave no file.
     """
-    path = folder / GUIDANCE_CURVE_FILE
+    path = folder / layout.GUIDANCE_CURVE_FILE
     if len(points) < 2:
         path.unlink(missing_ok=True)
         return
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    x, y = ([point[name]["value"] for point in points] for name in (CLIP_SCORE, FID))
+    x, y = ([point[name]["value"] for point in points] for name in (layout.CLIP_SCORE, layout.FID))
     axes.plot(x, y, "-", color=LINE, linewidth=1.5, zorder=1)
     for point in points:
         scale = float(point["guidance_scale"])
         colour = MARKED if scale == marked_scale else LINE
-        place = (point[CLIP_SCORE]["value"], point[FID]["value"])
-        axes.errorbar(*place, _reach(point[FID]), _reach(point[CLIP_SCORE]), "o", color=colour, elinewidth=1)
+        across, up = point[layout.CLIP_SCORE], point[layout.FID]
+        place = (across["value"], up["value"])
+        axes.errorbar(*place, _reach(up), _reach(across), "o", color=colour, elinewidth=1)
         axes.annotate(f"{scale:g}", place, (6, 6), textcoords="offset points", color=colour)
     axes.set_xlabel("CLIP score (higher shows more of the caption)")
     axes.set_ylabel("FID (lower is closer to real pictures)")
@@ -222,7 +215,7 @@ def write_metrics(folder: Path, measured: Mapping[str, Any], work: Work) -> None
         "pretrained_size_px": arguments.pretrained_size_px or row.drawing.size_px,
         "versions": versions(),
     }
-    write_text(folder / METRICS_FILE, _json(content))
+    write_text(folder / layout.METRICS_FILE, _json(content))
 
 
 def _figure(entries: Entries, name: str, digits: int) -> str:

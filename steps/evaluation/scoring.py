@@ -64,7 +64,7 @@ class Scorer:
     ) -> None:
         self._device = device
         clip_dir = find_clip(evaluator_dir)
-        self._clip = ClipEvaluator(clip_dir, device)
+        self.clip = ClipEvaluator(clip_dir, device)
         self._inception: nn.Module | None = None
         self.digests = {"clip": folder_digest(clip_dir)}
         if fid_features == "inception":
@@ -75,7 +75,7 @@ class Scorer:
 
     def score(self, pairs: Iterator[CaptionedPictures], report: Callable[[int], None]) -> Scores:
         """Score captioned pictures, (N, H, W, 3) uint8, in one pass."""
-        clip, inception = ClipScorer(self._clip), list[Tensor]()
+        clip, inception = ClipScorer(self.clip), list[Tensor]()
         further: dict[str, list[Tensor]] = {extractor.name: [] for extractor in self.extractors}
         for pictures, captions in pairs:
             clip.update(pictures, captions)

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.multimodal.clip_score import CLIPScore
+from transformers import CLIPTokenizer
 
 from params.layout import (
     CLIP_SCORE,
@@ -49,6 +50,7 @@ from tests.steps.evaluation.conftest import (  # noqa: F401 (fixtures)
     pipeline_dir_fixture,
     tokenizer_fixture,
 )
+from tests.steps.evaluation.test_detector import write_detector
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -238,6 +240,22 @@ def test_other_models_are_judged_on_the_same_prompts(
     assert found["notes"] == ["the approved model is this very one: compared with itself"]
     assert {"model", "pretrained", "approved", "clip", "reference", "captions"} == set(found["digests"])
     assert found["digests"]["approved"] == found["digests"]["model"]
+
+
+def test_prompt_following_is_counted_on_pictures_of_a_suite_of_its_own(
+    job: Path, tokenizer: CLIPTokenizer, failure: Callable[[], str]
+) -> None:
+    flags = ("--following", "detector", "--following-samples", "12", "--detector-threshold", "0")
+    assert run(*flags) == 1
+    assert "detector: no config.json" in failure()
+    assert not others(job).exists(), "nothing is drawn before the judge is there"
+    write_detector(job / "processing" / "input" / "evaluator" / "detector", tokenizer)
+    assert run(*flags) == 0
+    entries = metrics(job)["metrics"]
+    kinds = {kind: entries[f"prompt_following_{kind}"] for kind in ("object", "two_objects", "count", "place")}
+    assert {entry["pictures"] for entry in kinds.values()} == {2}
+    assert entries["prompt_following"]["pictures"] == len(list((others(job) / "following").glob("*.png"))) == 12
+    assert len(entries["prompt_following"]["weights"]) == 64 and entries["prompt_following"]["threshold"] == 0
 
 
 def test_captions_of_a_file_are_drawn_from_the_seeds_that_it_states(job: Path, tmp_path: Path) -> None:
