@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,17 +65,12 @@ def upsert(context: options.CommandContext, stack: Stack = None) -> Reply:
 
     Example: sd-pipeline upsert --params params/octank_100gb.yaml --stack sd-pipeline
     """
-    arn = upserted(context, stack)
-    return Reply({"pipeline_arn": arn}, arn)
-
-
-def upserted(context: options.CommandContext, stack: str | None) -> str:
-    """Create or update the pipeline of the parameter set; return its ARN."""
     settings = checks.filled(context.settings, stack)
     name, account, definition = settings.pipeline_name, settings.account, definition_text(settings)
     if context.local:
         checks.local_world(context)
-    return Executions(context.target).upsert(name, definition, account.role_arn, account.bucket, account.tags)
+    arn = Executions(context.target).upsert(name, definition, account.role_arn, account.bucket, account.tags)
+    return Reply({"pipeline_arn": arn}, arn)
 
 
 def start(
@@ -89,19 +83,12 @@ def start(
 
     Example: sd-pipeline start --params params/octank_100gb.yaml --set TrainingInstanceCount=8 --dry-run
     """
-    arn, values = started(context, stack, parse_changes(changes), dry_run)
-    return Reply({"execution_arn": arn, "parameters": values}, arn or "nothing blocks the start")
-
-
-def started(
-    context: options.CommandContext, stack: str | None, given: Mapping[str, str], dry_run: bool = False
-) -> tuple[str | None, Mapping[str, str]]:
-    """Start the pipeline once preflight has passed; return the execution's ARN, None for a dry run, and its values."""
     from pipeline_definition.checks.budget import filled_in
     from pipeline_definition.checks.capacity import Capacity
     from pipeline_definition.jobs.planned import Values, planned_jobs
     from pipeline_definition.models.registry import with_approved_model
 
+    given = parse_changes(changes)
     if not context.local:
         checks.refuse_offline(context.settings, given, stack)
     settings, executions = checks.filled(context.settings, stack), Executions(context.target)
@@ -112,12 +99,13 @@ def started(
     else:
         jobs = planned_jobs(definition, Values(definition, given))
         chosen, lines = Capacity(settings, context.target).chosen_hosts(jobs, given)
-        given = {**given, **chosen}
+        given |= chosen
         for line in lines:
             say(line)
     values = with_approved_model(context.target, definition, filled_in(settings, definition, given))
     checks.refuse_findings(settings, definition, values, context.target)
-    return None if dry_run else executions.start(settings.pipeline_name, values), values
+    arn = None if dry_run else executions.start(settings.pipeline_name, values)
+    return Reply({"execution_arn": arn, "parameters": values}, arn or "nothing blocks the start")
 
 
 def status(

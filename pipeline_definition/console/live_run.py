@@ -6,11 +6,10 @@ Reads SageMaker and CloudWatch Logs, at most once in `poll_s`; writes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.artifacts.archive import redacted
@@ -27,8 +26,6 @@ from pipeline_definition.runs.live_view import progress_text
 from pipeline_definition.runs.watch import Snapshot, Watcher
 from pipeline_definition.session import Target
 
-RUNNING: Final = ("Executing", "Starting", "Stopping")
-
 
 class LiveRun:
     """Follows one execution; it is for one thread at a time."""
@@ -40,9 +37,8 @@ class LiveRun:
         self._parameters = redacted(executions.parameters(arn))
         self._patterns = metric_patterns(self._definition)
         self._logs: dict[str, StepLog] = {}
-        self._snapshot: Snapshot | None = None
-        self._looked_s = 0.0
-        self._drawn: tuple[int, Section | None] = (0, None)
+        self._snapshot, self._looked_s = self._watcher.look(), time.monotonic()
+        self._drawn: tuple[tuple[str, int], Section] | None = None
 
     def parts(self) -> dict[str, Any]:
         """Return what the template of a run shows."""
@@ -52,77 +48,58 @@ class LiveRun:
         log = self._log(trained) if trained and trained.metadata else None
         run = self._run(execution, log)
         usd = snapshot.cost.usd(execution)
+        progress = {
+            name: "  ".join(dict.fromkeys(map(progress_text, lines.values())))
+            for name, lines in snapshot.progress.items()
+        }
         return {
             "execution": execution,
             "seal": STYLES.get(execution.status, "waiting"),
-            "can_stop": execution.status == "Executing",
-            "can_retry": execution.status in ("Failed", "Stopped"),
             "changed": self._parameters,
-            "cost": "on this machine: nothing to pay" if snapshot.is_local else f"about {dollars(usd)}" if usd else "",
+            "cost": "" if usd is None else f"about {dollars(usd)} so far",
             "problems": redacted(list(snapshot.problems)),
             "failure": headline.failure(run),
             "drawings": [drawing(direction, run.steps) for direction in ("lying", "standing")],
-            "rows": [*self._rows(run, snapshot)],
-            "is_local": snapshot.is_local,
+            "rows": [row | {"note": progress.get(row["step"].name) or row["note"]} for row in timeline(run)],
             "metrics": self._metrics(run, trained.name, log) if trained and log else None,
         }
 
     def log(self, name: str) -> dict[str, Any]:
         """Return the last lines of a step's log, of the step at work where none is named, and which steps have one."""
         steps = [step for step in self._look().execution.steps if any(map(step.arn, LOG_GROUPS))]
-        at_work = next((step for step in reversed(steps) if step.status in RUNNING), steps[-1] if steps else None)
+        at_work = next((step for step in reversed(steps) if step.end is None), steps[-1] if steps else None)
         chosen = next((step for step in steps if step.name == name), at_work)
-        log = self._log(chosen) if chosen else None
-        return {
-            "names": [step.name for step in steps],
-            "name": chosen.name if chosen else "",
-            "lines": list(log.lines) if log else [],
-            "left_out": log.left_out if log else 0,
-        }
+        return {"names": [step.name for step in steps], "step": chosen, "log": self._log(chosen) if chosen else None}
 
     def _look(self) -> Snapshot:
-        if self._snapshot is None or time.monotonic() - self._looked_s >= self._poll_s:
+        if time.monotonic() - self._looked_s >= self._poll_s:
             self._snapshot, self._looked_s = self._watcher.look(), time.monotonic()
         return self._snapshot
 
     def _log(self, step: ExecutionStep) -> StepLog:
         # A step that was retried has another job, and that another log.
-        key = f"{step.name} {next(filter(None, map(step.arn, LOG_GROUPS)), '')}"
-        if key not in self._logs:
-            self._logs[key] = StepLog(self._target, step, self._patterns.get(step.name, {}))
-        self._logs[key].read(step.status in RUNNING)
-        return self._logs[key]
+        job = next(filter(None, map(step.arn, LOG_GROUPS)), "")
+        if job not in self._logs:
+            self._logs[job] = StepLog(self._target, step, self._patterns.get(step.name, {}))
+        self._logs[job].read(is_running=step.end is None)
+        return self._logs[job]
 
     def _run(self, execution: Execution, log: StepLog | None) -> Run:
         """Return the execution as the run's page takes it."""
-        steps = []
-        for step in execution.steps:
-            kind = next((kind for kind in LOG_GROUPS if step.arn(kind)), None)
-            steps.append({**asdict(step), "seconds": step.seconds, "job": {"kind": kind} if kind else None})
+        steps = [{**asdict(step), "seconds": step.seconds} for step in execution.steps]
         about: dict[str, Any] = {"status": execution.status, "failure_reason": execution.failure_reason, "steps": steps}
         begun = [(step.start, step.end or datetime.now(step.start.tzinfo)) for step in execution.steps if step.start]
         if begun:
             about |= {"start": min(start for start, _ in begun), "end": max(end for _, end in begun)}
-        figures = tuple(log.figures) if log else ()
-        artifacts = Artifacts(Path(), redacted(about), self._definition, self._parameters, training_log=figures)
-        return run_of(artifacts, {})
-
-    def _rows(self, run: Run, snapshot: Snapshot) -> Iterator[dict[str, Any]]:
-        for row in timeline(run):
-            name = row["step"].name
-            lines = snapshot.progress.get(name, {}).values()
-            step = snapshot.execution.step(name)
-            usd = snapshot.cost.step_usd(step) if step else None
-            progress = "  ".join(dict.fromkeys(map(progress_text, lines)))
-            yield row | {"note": progress or row["note"], "cost": "" if usd is None else dollars(usd)}
+        told = (redacted(about), self._definition, self._parameters)
+        return run_of(Artifacts(Path(), *told, training_log=tuple(log.figures) if log else ()), {})
 
     def _metrics(self, run: Run, name: str, log: StepLog) -> Section:
         """Return the newest value of each metric, and the charts of the run's page; drawn anew where some are new."""
-        count, section = self._drawn
-        if section is None or count != len(log.figures):
-            newest = {key: value for figures in log.figures for key, value in figures.items()}
+        state = name, len(log.figures)
+        if self._drawn is None or self._drawn[0] != state:
+            newest = {key: value for figures in log.figures for key, value in figures.items() if value is not None}
             facts = tuple(Fact(key.replace("_", " "), figure(value, 4)) for key, value in newest.items())
             charts = training_section(run).charts
-            section = Section("metrics", f"Metrics of {name}", facts=facts, charts=charts, is_wide=True)
-            self._drawn = len(log.figures), section
-        return section
+            self._drawn = state, Section("metrics", f"Metrics of {name}", "", facts, charts, is_wide=True)
+        return self._drawn[1]

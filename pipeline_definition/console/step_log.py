@@ -6,8 +6,9 @@ Reads CloudWatch Logs through `runs.job_logs`, of AWS or of the local control pl
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from pipeline_definition.artifacts.archive import redacted
@@ -24,19 +25,15 @@ Patterns = Mapping[str, re.Pattern[str]]
 """How the training job finds each of its metrics in a line of its log."""
 
 
-def metric_patterns(definition: Mapping[str, Any]) -> dict[str, Patterns]:
-    """Return the metric definitions of each training step, by its name."""
-    trainings = (step for step in all_steps(definition["Steps"]) if step["Type"] == "Training")
-    return {step["Name"]: dict(_patterns(step)) for step in trainings}
-
-
-def _patterns(step: Mapping[str, Any]) -> Iterator[tuple[str, re.Pattern[str]]]:
-    for metric in step["Arguments"].get("AlgorithmSpecification", {}).get("MetricDefinitions") or ():
-        try:
-            yield metric["Name"], re.compile(metric["Regex"])
-        except re.error:
+def metric_patterns(definition: Mapping[str, Any]) -> Mapping[str, Patterns]:
+    """Return the metric definitions of each training step that has some, by its name."""
+    found = defaultdict[str, dict[str, re.Pattern[str]]](dict)
+    for step in all_steps(definition["Steps"]):
+        for metric in step.get("Arguments", {}).get("AlgorithmSpecification", {}).get("MetricDefinitions") or ():
             # SageMaker knows forms of patterns that Python does not: the job logs the metric, the page shows none.
-            continue
+            with suppress(re.error):
+                found[step["Name"]][metric["Name"]] = re.compile(metric["Regex"])
+    return dict(found)
 
 
 class StepLog:
@@ -45,9 +42,7 @@ class StepLog:
     def __init__(self, target: Target, step: ExecutionStep, patterns: Patterns) -> None:
         self._log, self._patterns, self._is_whole = JobLog(target, step), patterns, False
         self.lines = deque[str](maxlen=MOST_LINES)
-        self.left_out = 0
-        """Lines that made room."""
-        self.figures: list[dict[str, float]] = []
+        self.figures: list[dict[str, float | None]] = []
         """The metrics of each line that has some."""
 
     def read(self, is_running: bool) -> None:
@@ -58,15 +53,8 @@ class StepLog:
         for stream, whole in self._log.new_lines():
             line, has_more = whole[:MOST_CHARACTERS], True
             if progress_of(line) is None:
-                self.left_out += len(self.lines) == MOST_LINES
                 self.lines.append(redacted(f"{stream.rsplit('/', 1)[-1]}: {line.rstrip()}"))
-                if found := dict(self._metrics_in(line)):
-                    self.figures.append(found)
+                matches = {name: pattern.search(line) for name, pattern in self._patterns.items()}
+                found = {name: number(match[min(1, match.re.groups)]) for name, match in matches.items() if match}
+                self.figures += [found] if found else []
         self._is_whole = not (is_running or has_more or self._log.is_behind)
-
-    def _metrics_in(self, line: str) -> Iterator[tuple[str, float]]:
-        for name, pattern in self._patterns.items():
-            match = pattern.search(line)
-            value = number(match[1]) if match and pattern.groups else None
-            if value is not None:
-                yield name, value

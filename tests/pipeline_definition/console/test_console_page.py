@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from pipeline_definition.commands.options import Reply, parse_changes
 from pipeline_definition.console.app import console_app
-from pipeline_definition.console.board import Board, Commands
+from pipeline_definition.console.board import Board
 from pipeline_definition.runs.executions import Executions
 from pipeline_definition.session import Target
 from tests.pipeline_definition.local.conftest import ROLE, World, processing, training
@@ -81,11 +82,14 @@ def console(world: World, may_write: bool = True) -> Iterator[str]:
     assert world.plane is not None
     target = Target("us-east-1", world.plane.url)
     executions = Executions(target)
-    commands = Commands(
-        upsert=lambda: executions.upsert("tiny", json.dumps(DEFINITION), ROLE, "bucket"),
-        start=lambda changes: executions.start("tiny", changes),
-    )
-    app = console_app(Board(target, "tiny", "painters", 0.2, commands), may_write, "key")
+
+    def upsert() -> Reply:
+        return Reply({"pipeline_arn": executions.upsert("tiny", json.dumps(DEFINITION), ROLE, "bucket")})
+
+    def start(changes: list[str]) -> Reply:
+        return Reply({"execution_arn": executions.start("tiny", parse_changes(changes))})
+
+    app = console_app(Board(target, "tiny", "painters", 0.2), upsert, start, may_write, "key")
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -111,7 +115,7 @@ def change(tab: Browser, name: str, value: str) -> None:
 
 
 def click(tab: Browser, selector: str) -> None:
-    button = f"document.querySelector(\"{selector}\")"
+    button = f'document.querySelector("{selector}")'
     tab.wait_for(f"{button} && !{button}.disabled")
     tab.evaluate(f"{button}.click()")
 
@@ -186,5 +190,7 @@ def test_a_run_is_started_stopped_retried_followed_approved_and_prompted(world: 
         tab.open(address, 1280)
         tab.wait_for(f"{STATUS} === 'Succeeded'")
         assert tab.evaluate("document.querySelectorAll('form button:not(:disabled), [data-post]').length") == 0
-        click(tab, ".runs a:not([aria-current])") if tab.wait_for("document.querySelectorAll('.runs a').length") else None
+        click(tab, ".runs a:not([aria-current])") if tab.wait_for(
+            "document.querySelectorAll('.runs a').length"
+        ) else None
         tab.wait_for(f"{STATUS} === 'Stopped'")
