@@ -14,6 +14,7 @@ from pipeline_definition.console.app import READ_ONLY, console_app
 from pipeline_definition.console.board import Board
 from pipeline_definition.errors import UsageError
 from tests.pipeline_definition.fake_aws import FakeTarget, refused
+from tests.pipeline_definition.local.conftest import training
 from tests.pipeline_definition.packages import described
 
 ARN = "arn:aws:sagemaker:us-east-1:123456789012:pipeline/p/execution/abcdefghijkl"
@@ -26,7 +27,7 @@ DEFINITION = {
         {"Name": "MaxFid", "Type": "Float", "DefaultValue": 30.5, "Description": "The gate <b>passes</b> at this FID"},
         {"Name": "Table", "Type": "String", "DefaultValue": f"s3://bucket/?sig={SECRET}", "Description": "Of rows"},
     ],
-    "Steps": [{"Name": "Train", "Type": "Training", "Arguments": {}}],
+    "Steps": [training("Train")],
 }
 
 

@@ -109,12 +109,14 @@ def tab(tmp_path: Path) -> Iterator[Browser]:
 
 
 def change(tab: Browser, name: str, value: str) -> None:
+    tab.wait_for("document.readyState === 'complete'")
     box = f"document.querySelector('#start [name={name}]')"
     tab.evaluate(f"{box}.value = '{value}'")
     tab.evaluate(f"{box}.dispatchEvent(new Event('input', {{bubbles: true}}))")
 
 
 def click(tab: Browser, selector: str) -> None:
+    tab.wait_for("document.readyState === 'complete'")
     button = f'document.querySelector("{selector}")'
     tab.wait_for(f"{button} && !{button}.disabled")
     tab.evaluate(f"{button}.click()")
