@@ -82,7 +82,7 @@ def _add_reading(router: APIRouter, board: Board, may_write: bool) -> None:
 
     @router.get("/part/{name}")
     def part(name: Literal["run", "runs", "log", "models", "endpoints"], run: str = "", step: str = "") -> HTMLResponse:
-        readers = {
+        readers: dict[str, Callable[[], dict[str, Any]]] = {
             "run": lambda: board.run(run),
             "runs": lambda: {"runs": board.executions.list(board.pipeline), "arn": run},
             "log": lambda: board.log(run, step),

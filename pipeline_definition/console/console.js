@@ -5,6 +5,7 @@ const page = document.getElementById("console");
 const told = document.getElementById("told");
 const shown = new Map();
 let step = "";
+let troubled = "";
 
 function tell(text, isTrouble) {
   told.textContent = text;
@@ -21,7 +22,7 @@ async function answered(answer) {
 // Shows a part where it has changed; a log stays at its end, and an answer being written stays.
 async function refresh(place) {
   const name = place.dataset.part;
-  const needsRun = name === "run" || name === "log";
+  const needsRun = ["run", "runs", "log"].includes(name);
   if ((needsRun && !page.dataset.run) || place.contains(document.activeElement?.closest("input"))) return;
   const about = new URLSearchParams({ run: page.dataset.run, step });
   const html = await (await answered(await fetch(`part/${name}?${about}`))).text();
@@ -43,10 +44,10 @@ async function refreshAll(which) {
   for (const place of document.querySelectorAll(which)) {
     try {
       await refresh(place);
-      if (told.dataset.part === place.dataset.part) tell("", (told.dataset.part = ""));
+      if (troubled === place.dataset.part) tell((troubled = ""), false);
     } catch (error) {
-      told.dataset.part = place.dataset.part;
-      tell(`${place.dataset.part}: ${error.message}`, true);
+      troubled = place.dataset.part;
+      tell(`${troubled}: ${error.message}`, true);
     }
   }
 }
@@ -54,7 +55,7 @@ async function refreshAll(which) {
 async function send(action, content) {
   const buttons = [...document.querySelectorAll("button:not(:disabled):not(.tab)")];
   buttons.forEach((button) => (button.disabled = true));
-  told.dataset.part = "";
+  troubled = "";
   tell("…", false);
   try {
     const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(content) };
