@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from pipeline_definition.commands import (
+    consoles,
     cost,
     data,
     executions,
@@ -69,7 +70,7 @@ def sd_pipeline(version: Version = False) -> None:
 for command in (
     *(init.init, executions.definition, executions.parameters, run_local.run_local, executions.upsert),
     *(executions.start, executions.status, executions.stop, executions.list_executions, executions.logs),
-    *(probe.probe, executions.report, programs.throughput, programs.export),
+    *(consoles.console, probe.probe, executions.report, programs.throughput, programs.export),
     *(prompt.prompt, prompt.compare, prompt.playground, prompt.prompt_study),
     *(models.production, models.promote, models.rollback, models.scale, cost.plan, cost.business_case),
 ):

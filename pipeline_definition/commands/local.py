@@ -1,4 +1,4 @@
-"""`sd-pipeline local up | down | status`: the control plane on this machine."""
+"""`sd-pipeline local up | down | status | console`: the control plane on this machine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import typer
 from params.settings import load_settings
 from pipeline_definition.commands import options
 from pipeline_definition.commands.checks import cloud_of, engine_of
+from pipeline_definition.commands.consoles import local_console
 from pipeline_definition.commands.options import Reply, say
 
 app = typer.Typer(help="The local control plane: SageMaker's API on this machine.", no_args_is_help=True)
+app.command("console")(local_console)
 
 
 @app.command()

@@ -126,7 +126,7 @@ def playground(
 
     Example: sd-pipeline playground --local --params params/local.yaml --open
     """
-    _listening(host, port).close()
+    listen(host, port).close()
     endpoints = [endpoint_of(context, endpoint, variant)]
     for name in against or ():
         other, other_variant = (endpoint, name[1:]) if name.startswith("/") else (name, None)
@@ -191,10 +191,10 @@ def compare(
     if vote:
         from pipeline_definition.prompting.ballot import draw_ballot
         from pipeline_definition.prompting.preference import VOTE_HEADERS, poll_rows, polls
-        from pipeline_definition.prompting.vote_page import serve
+        from pipeline_definition.prompting.vote_page import serve, vote_app
 
         request = {name: value for name, value in request.items() if value is not None}
-        listening = _listening(host, port)
+        listening = listen(host, port)
         with Progress(console=errors) as progress:
             drawing = progress.add_task("drawing", total=len(contenders) * len(texts) * images)
             ballot = draw_ballot(contenders, texts, seeds, request, votes, lambda n: progress.advance(drawing, n))
@@ -202,7 +202,7 @@ def compare(
         errors.print(f"{len(ballot.pairs)} pairs on {address}; Ctrl-C ends the vote", highlight=False)
         if open_browser:
             typer.launch(address)
-        serve(ballot, listening)
+        serve(vote_app(ballot), listening)
         found = polls(ballot.file.votes)
         verdict = (found[0].verdict, votes) if found else ("nobody has voted",)
         return Reply([asdict(poll) for poll in found], options.FittedTable(VOTE_HEADERS, poll_rows(found)), *verdict)
@@ -219,7 +219,8 @@ def compare(
     return Reply(compared.as_dict(), options.FittedTable(HEADERS, rows), *filter(None, (compared.note, out)))
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises UsageError where it cannot."""
     try:
         return socket.create_server((host, port))
     except OSError as error:

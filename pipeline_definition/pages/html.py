@@ -1,6 +1,6 @@
 """A document as one self-contained HTML file, with no need of a network; every text is escaped.
 
-Reads base.html, components.html and style.html, and the template of a page that adds parts of its own.
+Reads base.html, components.html, graph.html and style.html, and the template of a page that adds parts of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ BASE = Path(__file__).parent / "base.html"
 
 def to_html(document: Document, template: Path = BASE, **parts: Any) -> str:
     """Return the page; another `template` extends base.html and also shows its own `parts`."""
-    return _templates(template.parent).get_template(template.name).render(document=document, **parts)
+    return fragment(template, document=document, **parts)
+
+
+def fragment(template: Path, **parts: Any) -> str:
+    """Return a piece of a page: what a template makes of its `parts`."""
+    return _templates(template.parent).get_template(template.name).render(**parts)
 
 
 @functools.cache

@@ -72,8 +72,8 @@ def vote_app(ballot: Ballot) -> FastAPI:
     return app
 
 
-def serve(ballot: Ballot, listening: socket) -> None:
-    """Serve the page until Ctrl-C."""
-    config = uvicorn.Config(vote_app(ballot), log_level="warning", timeout_graceful_shutdown=5)
+def serve(app: FastAPI, listening: socket) -> None:
+    """Serve a page until Ctrl-C."""
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run([listening])

@@ -68,11 +68,13 @@ class World:
     folder: Path
     grace_s: float = 1.0
     plane: LocalControlPlane | None = None
+    images: dict[str, list[str]] = field(default_factory=dict)
+    """Those that are not the program of these tests."""
     _clients: dict[str, Any] = field(default_factory=dict)
 
     def up(self) -> LocalControlPlane:
         images = self.folder / "images.json"
-        images.write_text(json.dumps({"*": ["python", str(PROGRAM)]}))
+        images.write_text(json.dumps({**self.images, "*": ["python", str(PROGRAM)]}))
         arguments = ("--images", str(images), "--grace-s", str(self.grace_s), "--sync-every-s", "0.2")
         # Relative, as the command line's defaults are.
         state, runs = (Path(os.path.relpath(self.folder / name)) for name in ("state", "runs"))
