@@ -1,7 +1,4 @@
-"""The quality gate as the definition states it, and whether the run's metrics meet it, line by line.
-
-Reads a run's artifacts: definition, parameters, metrics.json.
-"""
+"""The quality gate as the definition states it, and whether the run's metrics meet it, line by line."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ FIDS: Final = {
     layout.FD_DINOV2: "FD-DINOv2",
 }
 INFINITE: Final = {f"{key}_infinity": f"{name} of infinitely many" for key, name in FIDS.items()}
-# Those that are not here are told by their own words.
 METRIC_NAMES: Final = {
     **FIDS,
     **INFINITE,

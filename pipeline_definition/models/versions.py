@@ -27,13 +27,12 @@ from pipeline_definition.pages.formats import DASH, figure, moment
 from pipeline_definition.session import Target
 
 MAX_VERSIONS: Final = 8
+# A package's metadata takes neither commas nor dashes.
+SPELT: Final = str.maketrans({",": "", DASH: "none"})
 
 
 def with_versions(target: Target, artifacts: Artifacts) -> Artifacts:
-    """Return the artifacts with the versions before their run; the gate's lines are noted with the run's package.
-
-    What the registry refuses is told among what was left out.
-    """
+    """Return the artifacts with the versions before their run, its gate's lines noted; refusals are left_out."""
     group, package = artifacts.parameters.get(MODEL_PACKAGE_GROUP), artifacts.model_package
     if not artifacts.metrics or not group:
         return artifacts
@@ -41,9 +40,8 @@ def with_versions(target: Target, artifacts: Artifacts) -> Artifacts:
         versions = versions_of(target, group, moment(artifacts.execution.get("start")))
         write_json(artifacts.folder / VERSIONS_FILE, {"versions": versions})
         if package:
-            # Metadata takes neither brackets nor commas.
             texts = {
-                f"gate_{key}": f"{judged[2:]} / value {value} / interval {interval} / limit {asked}".replace(",", "")
+                f"gate_{key}": f"{judged[2:]} / value {value} / interval {interval} / limit {asked}".translate(SPELT)
                 for key, (_, value, interval, asked, judged) in gate_lines(artifacts).items()
             }
             about = {"ModelPackageArn": package["arn"], "CustomerMetadataProperties": texts}
@@ -60,9 +58,7 @@ def versions_of(target: Target, group: str, before: datetime | None = None) -> l
     packages = [one for one in packages if before is None or datetime.fromisoformat(one.created) < before]
     approved = next((one.version for one in packages if one.status == "Approved"), None)
     versions: list[dict[str, Any]] = []
-    for place, package in enumerate(packages):
-        if place >= MAX_VERSIONS and package.version != approved:
-            continue
+    for package in packages[:MAX_VERSIONS] + [one for one in packages[MAX_VERSIONS:] if one.version == approved]:
         versions.insert(0, {"version": package.version, "status": package.status, "metrics": {}})
         try:
             versions[0]["metrics"] = judged_metrics(files.metrics(package))

@@ -178,8 +178,7 @@ def plane(
     """Draw FID over CLIP score, (CLIP score, FID) with both intervals for each mark; the `chosen` one is the model's.
 
     `limits` are the gate's smallest CLIP score and largest FID: what passes lies right of the one and below the other.
-    Marks `joined` in their order make the FID-CLIP curve; a limit far outside the curve is not drawn. Other `names` of
-    the axes make a metric's course over versions, which are whole numbers.
+    Marks `joined` in their order make the FID-CLIP curve; a limit far outside the curve is not drawn.
     """
     others = SECOND if joined else MUTED
     if joined:

@@ -37,11 +37,6 @@ class BillLine:
     expected_usd: float | None
     usd: float | None
 
-    @property
-    def is_comparable(self) -> bool:
-        """Whether there are dollars on both sides."""
-        return self.expected_usd is not None and self.usd is not None
-
 
 def with_forecast(settings: Settings, artifacts: Artifacts) -> Artifacts:
     """Return the artifacts with their run's forecast; unchanged for a local run, or without a definition."""
@@ -133,7 +128,7 @@ def corrections(run: Run, settings: Settings, today: date) -> Iterator[Correctio
 def _lead(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> str:
     if forecast.get("problem"):
         return f"There is no forecast: {forecast['problem']}."
-    compared = [row for row in rows if row.is_comparable]
+    compared = [row for row in rows if row.expected_usd is not None and row.usd is not None]
     expected = sum(row.expected_usd or 0.0 for row in compared)
     billed = sum(row.usd or 0.0 for row in compared)
     if not expected:
