@@ -114,7 +114,8 @@ class _Collector:
         return files.PHASE_FOLDER.format(number=of_program.index(step.name) + 1) + "/"
 
     def _processing(self, job: jobs.DescribedJob, folder: str) -> None:
-        judged = (layout.METRICS_FILE, layout.CONTACT_SHEET_FILE, layout.SAMPLES_FILE)
+        judged = [layout.METRICS_FILE, layout.CONTACT_SHEET_FILE, layout.SAMPLES_FILE]
+        judged += [layout.COPIES_FILE] if any(layout.DESCRIPTORS in one.outputs for one in self.made.values()) else []
         for output, file, name in (
             (layout.SHARDS, layout.MANIFEST_FILE, files.SHARDS_MANIFEST_FILE),
             (layout.LATENTS, layout.MANIFEST_FILE, folder + files.LATENTS_MANIFEST_FILE),
@@ -187,7 +188,8 @@ class _Collector:
         limit = MAX_MANIFEST_BYTES if uri.endswith(layout.MANIFEST_FILE) else MAX_FILE_BYTES
         content = open_object(self._s3, uri, limit).read()
         if not name.endswith(".json"):
-            write_bytes(self.folder / name, content)
+            text = redacted(content.decode(errors="replace")).encode() if name.endswith(".html") else content
+            write_bytes(self.folder / name, text)
             return
         value = parsed(content, uri)
         if name == layout.SAMPLES_FILE:

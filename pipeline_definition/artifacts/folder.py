@@ -23,6 +23,7 @@ WENT_IN_DIR: Final = "went_in"
 TUNING_FILE: Final = "tuning.json"
 MODEL_PACKAGE_FILE: Final = "model_package.json"
 FORECAST_FILE: Final = "forecast.json"
+VERSIONS_FILE: Final = "versions.json"
 PHASE_FOLDER: Final = "phase-{number}"
 
 Json = Mapping[str, Any]
@@ -57,6 +58,8 @@ class Artifacts:
     model_package: Json | None = None
     forecast: Json | None = None
     """What the run was forecast to cost, and at which prices."""
+    versions: Json | None = None
+    """The versions of the model package group before this run's, with their metrics."""
     former_phases: tuple["Artifacts", ...] = ()
     """Latents manifest, training log and lineage of the phases before the last one, which the fields above describe."""
 
@@ -88,6 +91,7 @@ class Artifacts:
             captions=tuple((_object(folder, layout.SAMPLES_FILE) or {}).get("samples", ())),
             model_package=_object(folder, MODEL_PACKAGE_FILE),
             forecast=_object(folder, FORECAST_FILE),
+            versions=_object(folder, VERSIONS_FILE),
             former_phases=tuple(cls.load(former) for former in sorted(folder.glob(PHASE_FOLDER.format(number="*")))),
         )
 

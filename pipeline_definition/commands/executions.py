@@ -184,6 +184,7 @@ def logs(
 def artifacts_of(context: options.CommandContext, run: str, runs: Path) -> Artifacts:
     """Return what a run left: of its folder, or gathered into <runs>/<id>/artifacts with its forecast."""
     from pipeline_definition.artifacts import Artifacts, collect
+    from pipeline_definition.models.versions import with_versions
     from pipeline_definition.report.bill import with_forecast
 
     # A run's folder, or the folder of its artifacts.
@@ -196,7 +197,8 @@ def artifacts_of(context: options.CommandContext, run: str, runs: Path) -> Artif
     executions = Executions(context.target)
     execution = executions.describe(executions.find(context.settings.pipeline_name, run))
     with console.status(f"gathering what {execution.id} left ..."):
-        return with_forecast(context.settings, collect(context.target, execution, runs / execution.id / ARTIFACTS))
+        artifacts = collect(context.target, execution, runs / execution.id / ARTIFACTS)
+        return with_forecast(context.settings, with_versions(context.target, artifacts))
 
 
 def report(

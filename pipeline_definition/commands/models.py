@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +19,8 @@ from pipeline_definition.models import package_record
 from pipeline_definition.models.autoscaling import Autoscaling
 from pipeline_definition.models.promote import Production, Serving
 from pipeline_definition.models.registry import ModelPackage, PackageGroup, pretrained_group, register_pretrained
+from pipeline_definition.models.versions import trend_table, versions_of
+from pipeline_definition.pages.formats import number, plain
 from pipeline_definition.session import Target
 
 app = typer.Typer(help="The model registry: what passed the gate, and what may go to production.", no_args_is_help=True)
@@ -42,17 +43,22 @@ def list_packages(context: options.CommandContext) -> Reply:
     Example: sd-pipeline models list --local --params params/local.yaml
     """
     packages = PackageGroup(context.target, context.settings.registry.group).list()
-    rows = []
-    for one in packages:
-        scores = (_short(one.metadata.get(name, "")) for name in ("fid", "clip_score"))
-        rows.append((str(one.version), one.status, one.created, *scores, one.metadata.get("dataset", "")))
-    headers = ("version", "status", "created", "FID", "CLIP score", "data set")
+    rows = [
+        (
+            *(str(one.version), one.status, one.created),
+            *(plain(number(one.metadata.get(name))) for name in ("fid", "clip_score")),
+            ", ".join(text.split(" /")[0] for name, text in one.metadata.items() if name.startswith("gate_")),
+            one.metadata.get("dataset", ""),
+        )
+        for one in packages
+    ]
+    headers = ("version", "status", "created", "FID", "CLIP score", "gate", "data set")
     return Reply([asdict(package) for package in packages], FittedTable(headers, rows, {3, 4}))
 
 
 @app.command()
 def show(context: options.CommandContext, package: Package = "latest", out: Out = None) -> Reply:
-    """Show a model package: metrics, data, settings, code, images, throughput, cost, and where its pictures are.
+    """Show a model package: gate, metrics over the versions, data, settings, code, images, cost, and its pictures.
 
     Example: sd-pipeline models show latest --out package
     """
@@ -63,8 +69,9 @@ def show(context: options.CommandContext, package: Package = "latest", out: Out 
     for name, text in package_record.facts(record):
         grid.add_row(name, text)
     evaluated = {"metrics": record.metrics, "data_manifest": record.data_manifest}
-    told = {**asdict(shown), **evaluated, "training_usd": record.training_usd}
-    return Reply(told, grid, *([f"{len(fetched)} files in {out}"] if out else ()))
+    versions = versions_of(context.target, shown.arn.split("/")[-2])
+    told = {**asdict(shown), **evaluated, "training_usd": record.training_usd, "versions": versions}
+    return Reply(told, grid, options.shown(trend_table(versions)), *([f"{len(fetched)} files in {out}"] if out else ()))
 
 
 @app.command()
@@ -77,7 +84,7 @@ def compare(context: options.CommandContext, first: Package, second: Package = "
     records = [files.record(find(context.settings, context.target, package)) for package in (first, second)]
     rows = package_record.compare(*records)
     shown = FittedTable(("", first, second, "the second is"), ((r.name, r.first, r.second, r.verdict) for r in rows))
-    return Reply([asdict(row) for row in rows], shown)
+    return Reply([row._asdict() for row in rows], shown)
 
 
 @app.command()
@@ -121,12 +128,6 @@ def find(settings: Settings, target: Target, package: str) -> ModelPackage:
 def _decided(context: options.CommandContext, package: str, status: str, reason: str) -> Reply:
     decided = PackageGroup(context.target, context.settings.registry.group).decide(package, status, reason)
     return Reply(asdict(decided), f"{decided.arn} is now {decided.status}")
-
-
-def _short(text: str) -> str:
-    with suppress(ValueError):
-        return f"{float(text):.3f}"
-    return ""
 
 
 def production(context: options.CommandContext, stack: ProductionStack = "sd-pipeline") -> Reply:

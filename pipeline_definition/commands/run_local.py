@@ -8,7 +8,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from params.files import write_json
-from params.parameter_names import IMAGES, MAX_FID, MIN_CLIP_SCORE
+from params.parameter_names import IMAGES, MAX_FID
 from params.s3 import SCHEME
 from params.settings import load_settings
 from pipeline_definition.commands import options
@@ -161,15 +161,17 @@ class LocalRun:
     def report(self, execution: Execution) -> dict[str, Any]:
         """Write the summary and the report, and say how it ended; return the summary."""
         from pipeline_definition.artifacts.collection import collect
+        from pipeline_definition.models.gate import gate_lines
+        from pipeline_definition.models.versions import with_versions
         from pipeline_definition.report.page import write_report
 
         run_dir = self.run_dir(execution.arn)
-        artifacts = collect(self.target, execution, run_dir / "artifacts")
+        artifacts = with_versions(self.target, collect(self.target, execution, run_dir / "artifacts"))
         summary = summarise(execution, artifacts.metrics)
         write_json(run_dir / SUMMARY_FILE, summary)
         write_report(artifacts, run_dir / "report.html")
         used = Values(json.loads(self.definition), artifacts.parameters)
-        _print_outcome(summary, run_dir, float(used.text(MAX_FID)), float(used.text(MIN_CLIP_SCORE)))
+        _print_outcome(summary, run_dir, float(used.text(MAX_FID)), gate_lines(artifacts).values())
         if summary["endpoint_name"]:
             prompt = shlex.quote(_prompt_of(artifacts.captions))
             here = f"--local --params {self.own.params}{self._state_option}"
@@ -209,14 +211,10 @@ def sigterm_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _print_outcome(summary: Mapping[str, Any], run_dir: Path, max_fid: float, min_clip_score: float) -> None:
-    metrics = summary["metrics"]
+def _print_outcome(summary: Mapping[str, Any], run_dir: Path, max_fid: float, lines: Iterable[Sequence[str]]) -> None:
     console.print()
-    if metrics["fid"] is not None:
-        fid, score = metrics["fid"], metrics["clip_score"]
-        _print_number("FID", fid, fid <= max_fid, f"<= {max_fid:g}", untrained=metrics["fid_untrained"])
-        others = {"untrained": metrics["clip_score_untrained"], "real pictures": metrics["clip_score_real"]}
-        _print_number("CLIP score", score, score >= min_clip_score, f">= {min_clip_score:g}", **others)
+    for name, value, interval, asked, judged in lines:
+        say(f"{judged[0]} {name} {value} (interval {interval}; must be {asked})")
     if summary["status"] == "Succeeded" and max_fid >= OPEN_GATE["max_fid"] and not summary["warnings"]:
         console.print("no gate: the figures of a small set are for reading (--set MaxFid=... asks for one)")
     elif summary["status"] == "Succeeded":
@@ -236,9 +234,3 @@ def _print_outcome(summary: Mapping[str, Any], run_dir: Path, max_fid: float, mi
 def _this_command() -> str:
     """Return how to call this command from here: `make run` puts no virtual environment on the PATH."""
     return "sd-pipeline" if shutil.which("sd-pipeline") else os.path.relpath(sys.argv[0])
-
-
-def _print_number(name: str, value: float, passed: bool, asked: str, **others: float | None) -> None:
-    mark = "[green]✓[/]" if passed else "[red]✗[/]"
-    compared = ", ".join(f"{label} {other:.3f}" for label, other in others.items() if other is not None)
-    console.print(f"{mark} {name} {value:.3f} (must be {asked}; {compared})")

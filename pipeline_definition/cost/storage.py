@@ -66,12 +66,13 @@ def _file_system(estimator: Estimator, hours: float, around: Surroundings) -> Fo
 
 def _bucket(estimator: Estimator, around: Surroundings) -> Iterator[ForecastLine]:
     workload, prices, assumed = estimator.workload, estimator.prices, estimator.rates.assumed
-    stored = workload.shards_bytes + workload.latents_bytes + workload.checkpoints_bytes + workload.model_bytes
+    data = workload.shards_bytes + workload.latents_bytes + workload.descriptors_bytes
+    stored = data + workload.checkpoints_bytes + workload.model_bytes
     usd = stored / GIB * prices.service_usd("s3_gb_month") * around.storage_months
     what = f"{stored / GB:,.0f} GB, {around.storage_months:g} months"
-    yield _line("S3 storage", what, usd, "shards, latents, checkpoints, model", prices, "s3_gb_month")
+    yield _line("S3 storage", what, usd, "shards, latents, descriptors, checkpoints, model", prices, "s3_gb_month")
     written = stored / assumed.upload_part_bytes
-    read = (workload.shards_bytes + workload.latents_bytes) / assumed.upload_part_bytes
+    read = data / assumed.upload_part_bytes
     usd = (written * prices.service_usd("s3_put_1000") + read * prices.service_usd("s3_get_1000")) / 1000
     what = f"{written:,.0f} writes, {read:,.0f} reads"
     yield _line("S3 requests", what, usd, f"parts of {assumed.upload_part_bytes / 1e6:g} MB", prices, "s3_put_1000")

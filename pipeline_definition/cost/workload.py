@@ -23,6 +23,8 @@ PIXELS_PER_POSITION = 8
 STORED_BYTES = 2
 # Of a cell, by DINOv2-base.
 FEATURE_WIDTH = 768
+# Of a descriptor: by CLIP ViT-H/14, the widest model that is known to make them, and of the colours in it.
+WIDEST, COLOURS = 1280, 192
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Workload:
     evaluation_samples: int
     shards_bytes: float
     latents_bytes: float
+    descriptors_bytes: float
     checkpoints_bytes: float
     model_bytes: float
 
@@ -78,6 +81,8 @@ def workload_of(settings: Settings, values: Values, assumed: Assumed, rows: int 
     stored = settings.download.image_size_px
     model = declared_model(settings.data.model)
     phases = tuple(_phase(phase, values, count, model.sample) for phase in settings.phases)
+    described = {"": 0, "dinov2": FEATURE_WIDTH + COLOURS}.get(settings.encode.descriptors, WIDEST + COLOURS)
+    descriptor = described * STORED_BYTES
     checkpoint = model.denoiser_parameters * assumed.checkpoint_bytes_per_parameter
     parameters = model.denoiser_parameters + model.text_encoder_parameters + model.vae_parameters
     return Workload(
@@ -89,6 +94,7 @@ def workload_of(settings: Settings, values: Values, assumed: Assumed, rows: int 
         evaluation_samples=_positive(values, EVALUATION_SAMPLES),
         shards_bytes=count * assumed.jpeg_bytes_256_px * (stored / 256) ** 2,
         latents_bytes=sum(phase.latents_bytes for phase in phases),
+        descriptors_bytes=float(descriptor * phases[0].encoded_rows),
         checkpoints_bytes=float(checkpoint * settings.train.keep_checkpoints * len(phases)),
         model_bytes=float(parameters * BYTES["float32"] * len(phases)),
     )

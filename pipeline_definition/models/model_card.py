@@ -37,7 +37,7 @@ def write_card(folder: Path, record: PackageRecord | None, ledger: Mapping[str, 
         "pipeline_tag": "text-to-image",
         "tags": ["stable-diffusion", "text-to-image"],
     }
-    metrics = [{"type": key, "value": entry["value"]} for key, entry in _metrics(record).items()]
+    metrics = [{"type": key, "value": entry["value"]} for key, entry in (record.entries if record else {}).items()]
     if record and metrics:
         data = record.package.metadata.get("dataset", UNKNOWN)
         result = {"task": {"type": "text-to-image"}, "dataset": {"name": data, "type": data}, "metrics": metrics}
@@ -52,7 +52,7 @@ def _sections(lineage: Mapping[str, Any], record: PackageRecord | None, ledger: 
     manifest = record.data_manifest if record else {}
     metadata = record.package.metadata if record else {}
     usd, seconds = record.training_usd if record else None, metadata.get("billable_seconds")
-    metrics = {name: metric_text(entry) for name, entry in _metrics(record).items()}
+    metrics = {name: metric_text(entry) for name, entry in (record.entries if record else {}).items()}
     told: dict[str, dict[str, Any]] = {
         "Training": {
             "samples seen": lineage.get("seen_samples"),
@@ -73,6 +73,7 @@ def _sections(lineage: Mapping[str, Any], record: PackageRecord | None, ledger: 
             "licences of the pictures": None,
         },
         "Metrics, with 95 % intervals": metrics or {"metrics": None},
+        "Quality gate": {key: text for key, text in metadata.items() if key.startswith("gate_")} or {"gate": None},
         "Cost and energy of Train": {
             "hosts": hosts_text(record.package) if record else None,
             "hours": f"{float(seconds) / SECONDS_PER_HOUR:,.2f}" if seconds else None,
@@ -83,7 +84,3 @@ def _sections(lineage: Mapping[str, Any], record: PackageRecord | None, ledger: 
     for title, facts in told.items():
         shown = {label: UNKNOWN if value in (None, "") else plain_text(value) for label, value in facts.items()}
         yield Section(title, title, facts=tuple(Fact(label, value) for label, value in shown.items()))
-
-
-def _metrics(record: PackageRecord | None) -> Mapping[str, Any]:
-    return (record.metrics.get("metrics") or {}) if record else {}

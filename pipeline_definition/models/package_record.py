@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from params import layout
 from params.files import write_bytes
@@ -21,12 +21,11 @@ from pipeline_definition.artifacts.archive import open_object, picture_names, re
 from pipeline_definition.artifacts.folder import LATENTS_MANIFEST_FILE, SHARDS_MANIFEST_FILE
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
+from pipeline_definition.models.metric_names import FIDS, HIGHER_IS_BETTER, LOWER_IS_BETTER
 from pipeline_definition.models.registry import ModelPackage
 from pipeline_definition.session import Target
 
 SECONDS_PER_HOUR: Final = 3600.0
-LOWER_IS_BETTER: Final = (layout.FID, layout.FID_INFINITY, layout.CLIP_FID, layout.CLIP_FID_INFINITY, layout.KID)
-HIGHER_IS_BETTER: Final = (layout.CLIP_SCORE,)
 # What differs between any two packages is not compared.
 COMPARED: Final = ("dataset", "training_samples", "global_batch_size", "training_image", "code_digest", "source")
 MAX_FILE_BYTES: Final = 256 * 2**20
@@ -43,9 +42,9 @@ class PackageRecord:
     """The latents' manifest without its list of shards; empty without one."""
 
     @property
-    def model(self) -> Mapping[str, Any]:
-        """The model's own record: settings, code digest, data digest, throughput, versions."""
-        return dict(self.metrics.get("model") or {})
+    def entries(self) -> Mapping[str, Any]:
+        """Its metrics by name."""
+        return self.metrics.get("metrics") or {}
 
     @property
     def training_usd(self) -> float | None:
@@ -73,9 +72,13 @@ class PackageFiles:
 
     def record(self, package: ModelPackage) -> PackageRecord:
         """Return a package's record."""
-        metrics = self._json(package.metrics_uri) if package.metrics_uri else {}
         manifest = self._json(package.data_manifest_uri) if package.data_manifest_uri else {}
-        return PackageRecord(package, metrics, {key: value for key, value in manifest.items() if key != "shards"})
+        manifest.pop("shards", None)
+        return PackageRecord(package, self.metrics(package), manifest)
+
+    def metrics(self, package: ModelPackage) -> dict[str, Any]:
+        """Return a package's metrics.json; empty for a model that was not evaluated."""
+        return self._json(package.metrics_uri) if package.metrics_uri else {}
 
     def ledger(self, package: ModelPackage) -> dict[str, Any]:
         """Return the counts of every row of the table that a package's shards came from; empty where none is named."""
@@ -126,7 +129,7 @@ def facts(record: PackageRecord) -> Iterator[tuple[str, str]]:
     yield "package", package.arn
     yield "status", f"{package.status} {package.reason}".strip()
     yield "created", package.created
-    for name, entry in (record.metrics.get("metrics") or {}).items():
+    for name, entry in record.entries.items():
         yield name, metric_text(entry)
     if rate is not None:
         yield "throughput", f"{rate:,.1f} images/s on {hosts_text(package)}"
@@ -135,7 +138,7 @@ def facts(record: PackageRecord) -> Iterator[tuple[str, str]]:
     for name in ("resolution_px", "counts", "encoder_digest"):
         if name in record.data_manifest:
             yield f"data {name.replace('_', ' ')}", plain_text(record.data_manifest[name])
-    for name, value in (record.model.get("settings") or {}).items():
+    for name, value in ((record.metrics.get("model") or {}).get("settings") or {}).items():
         yield f"setting {name}", plain_text(value)
     for image in package.images:
         yield "image", image
@@ -162,8 +165,7 @@ def plain_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-@dataclass(frozen=True)
-class ComparedValue:
+class ComparedValue(NamedTuple):
     """One line of a comparison."""
 
     name: str
@@ -177,14 +179,7 @@ def compare(first: PackageRecord, second: PackageRecord) -> list[ComparedValue]:
     """Return the metrics with a verdict each, then throughput and cost, then everything in which the two differ."""
     rows = [ComparedValue("version", str(first.package.version), str(second.package.version))]
     rows.append(ComparedValue("status", first.package.status, second.package.status))
-    one, two = (record.metrics.get("metrics") or {} for record in (first, second))
-    for name in dict.fromkeys([*one, *two]):
-        judged = verdict(name, one[name], two[name]) if name in one and name in two else ""
-        was, now = (metric_text(own[name]) if name in own else "" for own in (one, two))
-        rows.append(ComparedValue(name, was, now, judged))
-    features = [str(record.metrics.get("fid_features", "")) for record in (first, second)]
-    if all(features) and features[0] != features[1]:
-        rows.append(ComparedValue("FID features", features[0], features[1], "FID cannot be compared"))
+    rows += compare_metrics(first.entries, second.entries)
     rates, costs = (first.images_per_s, second.images_per_s), (first.training_usd, second.training_usd)
     rows.append(ComparedValue("images/s", *("" if rate is None else f"{rate:,.1f}" for rate in rates)))
     rows.append(ComparedValue("Train cost", *("" if usd is None else f"${usd:,.2f}" for usd in costs)))
@@ -194,19 +189,43 @@ def compare(first: PackageRecord, second: PackageRecord) -> list[ComparedValue]:
     return rows + [ComparedValue(*text) for text in texts if text[1] != text[2]]
 
 
+def compare_metrics(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[ComparedValue]:
+    """Yield the metrics of either, with a verdict on those of both."""
+    for name in dict.fromkeys([*first, *second]):
+        judged = verdict(name, first[name], second[name]) if name in first and name in second else ""
+        was, now = (metric_text(own[name]) if name in own else "" for own in (first, second))
+        yield ComparedValue(name, was, now, judged)
+
+
 def verdict(name: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
     """Return whether the second value of a metric is better than the first beyond both 95 % intervals."""
     if name not in LOWER_IS_BETTER + HIGHER_IS_BETTER:
         return ""
+    if measured_as(name, first) != measured_as(name, second):
+        return "measured otherwise: not to be compared"
     low, high = (first, second) if first["value"] <= second["value"] else (second, first)
     if low.get("high", low["value"]) >= high.get("low", high["value"]):
         return "no difference that the intervals show"
     return "better" if (second is low) == (name in LOWER_IS_BETTER) else "worse"
 
 
+def measured_as(name: str, entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what two values of a metric must share to be compared: an FID falls with its number of pictures."""
+    return entry.get("features"), entry.get("resize"), entry.get("pictures") if name in FIDS else None
+
+
+def judged_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the model's own entries of metrics.json of which it is known whether lower is better."""
+    entries = (metrics or {}).get("metrics") or {}
+    return {key: entry for key, entry in entries.items() if key in LOWER_IS_BETTER + HIGHER_IS_BETTER}
+
+
 def _flat(record: PackageRecord) -> dict[str, str]:
     """Return everything that describes a package, except what differs between any two."""
-    settings = {f"setting {name}": plain_text(value) for name, value in (record.model.get("settings") or {}).items()}
+    settings = {
+        f"setting {name}": plain_text(value)
+        for name, value in ((record.metrics.get("model") or {}).get("settings") or {}).items()
+    }
     data = {f"data {name}": plain_text(value) for name, value in record.data_manifest.items()}
     metadata = {name: value for name, value in record.package.metadata.items() if name in COMPARED}
     images = {"inference image": ", ".join(record.package.images)}

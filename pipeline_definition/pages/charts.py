@@ -167,7 +167,14 @@ def trade_off(
 
 
 @_chart
-def plane(axes: Axes, marks: Sequence[tuple[Mark, Mark]], limits: Limits, chosen: str, joined: bool = False) -> None:
+def plane(
+    axes: Axes,
+    marks: Sequence[tuple[Mark, Mark]],
+    limits: Limits,
+    chosen: str,
+    joined: bool = False,
+    names: tuple[str, str] = ("CLIP score", "FID"),
+) -> None:
     """Draw FID over CLIP score, (CLIP score, FID) with both intervals for each mark; the `chosen` one is the model's.
 
     `limits` are the gate's smallest CLIP score and largest FID: what passes lies right of the one and below the other.
@@ -188,8 +195,10 @@ def plane(axes: Axes, marks: Sequence[tuple[Mark, Mark]], limits: Limits, chosen
     _draw_limits(axes, limits)
     if not joined:
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    axes.set_xlabel("CLIP score")
-    axes.set_ylabel("FID")
+    if names[0] == "version":
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel(names[0])
+    axes.set_ylabel(names[1])
 
 
 def thinned(points: Points) -> Points:

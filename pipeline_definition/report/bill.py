@@ -20,8 +20,7 @@ from pipeline_definition.cost.forecast import forecast as forecast_of
 from pipeline_definition.cost.host_hours import purchase_of
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.jobs.planned import Values, planned_jobs
-from pipeline_definition.pages import charts
-from pipeline_definition.pages.document import Chart, Fact, Section, Table, known_facts
+from pipeline_definition.pages.document import Fact, Section, Table, known_facts
 from pipeline_definition.pages.formats import DASH, dollars, duration, number, percent
 from pipeline_definition.report.costs import SECONDS_PER_HOUR
 from pipeline_definition.report.run import Run
@@ -37,11 +36,6 @@ class BillLine:
     hours: float | None
     expected_usd: float | None
     usd: float | None
-
-    @property
-    def is_comparable(self) -> bool:
-        """Whether there are dollars on both sides."""
-        return self.expected_usd is not None and self.usd is not None
 
 
 def with_forecast(settings: Settings, artifacts: Artifacts) -> Artifacts:
@@ -91,7 +85,7 @@ def cost_section(run: Run) -> Section:
         bought = str(expected.get("purchase") or "").replace("_", " ")
         facts.append(Fact("prices of", str(expected["prices_date"]), f"{expected.get('region') or ''}, {bought}"))
     tables = (bill_table(rows),) if rows else ()
-    return Section("cost", "What it cost", _lead(expected, rows), tuple(facts), tuple(_charts(rows)), tables)
+    return Section("cost", "What it cost", _lead(expected, rows), tuple(facts), tables=tables)
 
 
 def bill(run: Run) -> Iterator[BillLine]:
@@ -134,22 +128,13 @@ def corrections(run: Run, settings: Settings, today: date) -> Iterator[Correctio
 def _lead(forecast: Mapping[str, Any], rows: tuple[BillLine, ...]) -> str:
     if forecast.get("problem"):
         return f"There is no forecast: {forecast['problem']}."
-    compared = [row for row in rows if row.is_comparable]
+    compared = [row for row in rows if row.expected_usd is not None and row.usd is not None]
     expected = sum(row.expected_usd or 0.0 for row in compared)
     billed = sum(row.usd or 0.0 for row in compared)
     if not expected:
         return ""
     cost = f"cost {dollars(billed)}: {percent(billed / expected)} of it"
     return f"Its jobs were forecast at {dollars(expected)} and {cost}."
-
-
-def _charts(rows: tuple[BillLine, ...]) -> Iterator[Chart]:
-    known = [(row.name, (row.expected_usd or 0.0, row.usd or 0.0)) for row in rows if row.is_comparable]
-    shown = [(name, [(usd, dollars(usd)) for usd in both]) for name, both in known]
-    if len(shown) < 2 or not any(any(both) for _, both in known):
-        return
-    description = "; ".join(f"{name}: forecast {before}, billed {after}" for name, [(_, before), (_, after)] in shown)
-    yield Chart("Dollars by step", charts.bars("bill", description, shown), ("forecast", "billed"))
 
 
 def bill_table(rows: tuple[BillLine, ...]) -> Table:

@@ -6,15 +6,14 @@ These are how good the model is (FID and CLIP score), how fast it was trained, a
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from params.layout import CLIP_SCORE, FID
 from params.parameter_names import ENDPOINT_HOSTS, instance_count_of, instance_type_of
+from pipeline_definition.models.gate import MISSED, Threshold, asked_of, gate_lines, metric, warnings
 from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number
 from pipeline_definition.report.costs import total
-from pipeline_definition.report.gate import Threshold, asked_of, metric, thresholds, warnings
 from pipeline_definition.report.lineage import registered
 from pipeline_definition.report.run import Run
 
@@ -30,44 +29,25 @@ class Verdict:
     kind: str
     """passed, failed, stopped or running: the page's seal."""
     title: str
-    lead: str
+    lead: str = ""
 
 
 def verdict(run: Run) -> Verdict:
     """Return how the run ended."""
+    reservations = warnings(run.artifacts.metrics)
     if run.status == "Succeeded":
-        title = "Passed the quality gate" if _gate(run) else "Succeeded"
-        reservations = warnings(run.artifacts.metrics)
-        lead = " ".join(filter(None, (*reservations, quality(run), registered(run.artifacts))))
+        title = "Passed the quality gate" if asked_of(run.artifacts) else "Succeeded"
+        lead = " ".join(filter(None, (*reservations, registered(run.artifacts))))
         return Verdict("passed", f"{title}, with a reservation" if reservations else title, lead)
     if run.status in ("Stopped", "Stopping"):
         begun = [step.name for step in run.steps if step.style == "stopped"]
-        return Verdict("stopped", f"Stopped at {begun[0]}" if begun else "Stopped", quality(run))
+        return Verdict("stopped", f"Stopped at {begun[0]}" if begun else "Stopped")
     if run.status != "Failed":
-        return Verdict("running", "Still running", quality(run))
-    step = run.failed_step
-    measured = [(metric(run.artifacts.metrics, name), threshold) for name, threshold in _gate(run).items()]
-    missed = any(value is not None and not threshold.is_met_by(value) for value, threshold in measured)
-    reservations = warnings(run.artifacts.metrics)
+        return Verdict("running", "Still running")
+    step, missed = run.failed_step, [line for line in gate_lines(run.artifacts).values() if line[-1] == MISSED]
     if step is not None and step.node.kind == "Fail" and (missed or reservations):
-        return Verdict("failed", "Missed the quality gate", " ".join((*reservations, quality(run))))
-    return Verdict("failed", f"Failed at {step.name}" if step else "Failed", quality(run))
-
-
-def quality(run: Run) -> str:
-    """Return how good the model is, compared with the untrained one and the real pictures, in a sentence or two."""
-    sentences, gate = [], _gate(run)
-    for name, label in ((FID, "FID"), (CLIP_SCORE, "CLIP score")):
-        if (measured := metric(run.artifacts.metrics, name)) is not None:
-            asked = f" (the gate asks for {gate[name]})" if name in gate else ""
-            others = [
-                f"{subject} {beside(other.value, measured.value)}"
-                for suffix, subject in (("_real", "real pictures have"), ("_untrained", "the untrained model has"))
-                if (other := metric(run.artifacts.metrics, name + suffix)) is not None
-            ]
-            compared = f"; {', '.join(others)}" if others else ""
-            sentences.append(f"{label} is {figure(measured.value)}{asked}{compared}.")
-    return " ".join(sentences)
+        return Verdict("failed", "Missed the quality gate", " ".join(reservations))
+    return Verdict("failed", f"Failed at {step.name}" if step else "Failed")
 
 
 def failure(run: Run) -> dict[str, Any] | None:
@@ -79,10 +59,6 @@ def failure(run: Run) -> dict[str, Any] | None:
     reason = reason or str(run.artifacts.execution.get("failure_reason") or "")
     log = tuple(str(line) for line in (step.record.get("log_tail") or ())) if step else ()
     return {"step": step.name if step else "", "reason": reason, "log": log} if reason or log else None
-
-
-def _gate(run: Run) -> Mapping[str, Threshold]:
-    return thresholds(run.artifacts.definition, run.artifacts.parameters)
 
 
 @dataclass(frozen=True)

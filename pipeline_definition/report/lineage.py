@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.document import Fact, Section, Table
-from pipeline_definition.pages.formats import date, figure, leaves, moment, number, plain
+from pipeline_definition.pages.formats import date, leaves, moment, plain
 from pipeline_definition.report.run import Run
 
 APPROVAL = {"PendingManualApproval": "waiting for approval", "Approved": "approved", "Rejected": "rejected"}
@@ -33,11 +33,7 @@ def lineage_section(run: Run) -> Section:
     rows = [("model package", str(package["arn"]))] if package.get("arn") else []
     rows += [("model archive", str(uri)) for uri in package.get("model_data") or () if uri]
     rows += [("metrics", str(package["metrics_uri"]))] if package.get("metrics_uri") else []
-    for key, value in (package.get("metadata") or {}).items():
-        # The registry holds numbers as texts with all their digits.
-        parsed = number(value)
-        text = figure(parsed, 5) if parsed is not None and "." in str(value) else str(value)
-        rows.append((key.replace("_", " "), text))
+    rows += [(key.replace("_", " "), str(value)) for key, value in (package.get("metadata") or {}).items()]
     written = tuple(leaves(lineage)) if lineage else ()
     tables = (
         Table(("registered with", ""), tuple(rows), wraps=True),

@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from params.files import write_text
+from params.layout import COPIES_FILE
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.document import Document, EmbeddedPicture, Section, data_address
-from pipeline_definition.pages.formats import date
+from pipeline_definition.pages.formats import date, duration
 from pipeline_definition.pages.html import to_html
-from pipeline_definition.report import bill, data, headline, lineage, quality, steps, training, tuning
+from pipeline_definition.report import bill, data, headline, lineage, quality, scorecard, steps, training, tuning
 from pipeline_definition.report.run import Run, run_of
 
 SECTIONS = (
-    *(quality.quality_section, bill.cost_section, training.training_section, tuning.tuning_section),
+    *(scorecard.scorecard_section, quality.quality_section, bill.cost_section),
+    *(training.training_section, tuning.tuning_section),
     *(data.went_in_section, data.download_section, data.latents_section),
     *(lineage.parameters_section, lineage.lineage_section),
 )
@@ -71,9 +73,10 @@ def render(run: Run, judged: Section | None = None) -> str:
         failure=headline.failure(run),
         tiles=headline.tiles(run),
         pictures=pictures_section(run.artifacts),
+        copies=_copies(run.artifacts.folder / COPIES_FILE),
         drawings=tuple(steps.drawing(direction, run.steps) for direction in ("lying", "standing")),
         steps=tuple(steps.timeline(run)),
-        summary=steps.summary(run),
+        summary=f"{duration(run.seconds)} in all." if run.seconds is not None else "",
         is_local=run.is_local,
         left_out=execution.get("left_out") or {},
     )
@@ -91,6 +94,13 @@ def pictures_section(artifacts: Artifacts) -> Section:
     source = _inline(artifacts.contact_sheet, MAX_SHEET_BYTES) if artifacts.contact_sheet else None
     sheet = EmbeddedPicture(source, SHEET, SHEET) if source else None
     return Section("pictures", "What it draws", pictures=tuple(embedded), sheet=sheet, is_wide=True)
+
+
+def _copies(path: Path) -> str:
+    """Return the page of the closest pairs, for a frame without scripts; where it is too large, its name."""
+    if not path.is_file() or path.stat().st_size <= MAX_SHEET_BYTES:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    return f"Too large to be shown here: open {path.name} among the run's artifacts."
 
 
 def _inline(path: Path, max_bytes: int) -> str | None:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline_definition.pages.formats import dollars, duration, figure
-from pipeline_definition.report.costs import total
+from pipeline_definition.pages.formats import dollars, figure
 from pipeline_definition.report.run import Run, RunStep
 
 Place = tuple[float, float]
@@ -75,18 +74,3 @@ def timeline(run: Run) -> Iterator[dict[str, Any]]:
             "cost": "" if run.is_local or not step.cost.instance_hours else cost,
             "note": f"{attempts} attempts" if attempts > 1 else "",
         }
-
-
-def summary(run: Run) -> str:
-    """Return how long the whole run took and what it cost, in words."""
-    took = f"{duration(run.seconds)} in all. " if run.seconds is not None else ""
-    if run.is_local:
-        return f"{took}On this machine: nothing to pay."
-    spent = total(step.cost for step in run.steps)
-    if not spent.instance_hours:
-        return took
-    hours = f"{took}{figure(spent.instance_hours)} instance-hours"
-    if spent.is_known:
-        return f"{hours}: {dollars(spent.usd)}."
-    missing = f"no price given for {', '.join(sorted(spent.unpriced))}"
-    return f"{hours}: {dollars(spent.usd)}, with {missing}." if spent.usd else f"{hours}; {missing}."

@@ -16,6 +16,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "broken": example_runs.broken_run,
     "aws": example_runs.aws_run,
     "billed": example_runs.billed_run,
+    "third": example_runs.third_run,
 }
 PRICES = {"ml.p4d.24xlarge": 24.01, "ml.c5.large": 0.102}
 Prices = dict[str, float] | None

@@ -100,6 +100,41 @@ def billed_run(folder: Path) -> Path:
     return folder
 
 
+def third_run(folder: Path) -> Path:
+    """A third version beside an approved one and one whose metrics are gone, with copies looked for."""
+    billed_run(folder)
+    write_json(folder / "model_package.json", {**MODEL_PACKAGE, "version": 4})
+    own = {key: METRICS["metrics"][key] for key in ("fid", "clip_score", "kid")}
+    cmmd = {"value": 0.31, "low": 0.29, "high": 0.33, "pictures": 256}
+    first = {"fid": {**own["fid"], "value": 14.2, "low": 12.9, "high": 15.6}, "clip_score": own["clip_score"]}
+    write_json(
+        folder / "versions.json",
+        {
+            "versions": [
+                {"version": 1, "status": "Approved", "metrics": {**first, "cmmd": {**cmmd, "value": 0.42}}},
+                {"version": 2, "status": "Rejected", "metrics": {"fid": {**own["fid"], "pictures": 64, "value": 40.1}}},
+                {
+                    "version": 3,
+                    "status": "Rejected",
+                    "metrics": {},
+                    "problem": "s3://bucket/3/metrics.json: gone",
+                },
+            ]
+        },
+    )
+    metrics = changed(METRICS, metrics={**METRICS["metrics"], "cmmd": cmmd, "copies": {"value": 0.0, "high": 0.004}})
+    write_json(folder / "metrics.json", metrics)
+    (folder / "copies.html").write_text(COPIES, encoding="utf-8")
+    return folder
+
+
+COPIES = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Copies of training pictures</title>
+<style>body { font: 16px sans-serif; }</style><h1>Copies of training pictures</h1>
+<p id="caption">a "quoted" &lt;b&gt;caption&lt;/b&gt;<script>document.title = "scripts run"</script>
+<img src="https://example.com/tracked.png" alt="">
+"""
+
+
 def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -73,6 +73,23 @@ def test_a_phone_shows_the_standing_graph_and_a_screen_the_lying_one(tab: Browse
         assert tab.evaluate(shown) == 1
 
 
+@pytest.mark.parametrize("width_px", [390, 1280])
+def test_the_scorecards_charts_tables_and_frame_fit_and_nothing_in_the_frame_runs_or_is_fetched(
+    tab: Browser, named_page: Callable[..., Path], width_px: int
+) -> None:
+    seen = tab.open(named_page("third", PRICES), width_px)
+    tab.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert tab.evaluate("document.querySelectorAll('#scorecard svg').length") == 3
+    inside = "[...document.querySelectorAll('#scorecard svg, #scorecard table, #copies iframe')].every(one => "
+    inside += (
+        "{ const at = one.getBoundingClientRect(); return at.left >= 0 && at.width > 200 && at.right <= innerWidth })"
+    )
+    assert tab.evaluate(inside)
+    assert tab.evaluate(CLIPPED) == []
+    assert not any("example.com" in address for address in seen.requests)
+    assert tab.evaluate("document.title").startswith("Passed the quality gate")
+
+
 CONTRAST = """
 (() => {
   const colour = name => {

@@ -96,9 +96,8 @@ def test_every_id_is_there_once_and_every_reference_leads_to_one(page_of: Page) 
 def test_the_headline_answers_how_it_ended_how_good_how_fast_and_at_what_cost(page_of: Page) -> None:
     said = text_of(page_of("full"))
     assert "Passed the quality gate" in said
-    assert "FID is 9.11 (the gate asks for at most 25); real pictures have 1.20, the untrained model has 55.53." in said
-    assert "CLIP score is 0.811 (the gate asks for at least 0.6); real pictures have 0.920" in said
-    assert "95 % interval 8.21 to 10.30" in said
+    assert "FID passes 9.11 gate: at most 25 95 % interval 8.21 to 10.30 untrained: 55.53 real pictures: 1.20" in said
+    assert "CLIP score passes 0.811 gate: at least 0.6" in said
     assert "it/s" in said and "Train took 3 min 13 s on 2 × ml.c5.large" in said
     assert "Cost nothing it ran on this machine" in said
     assert "Registered as sd-pipeline-local version 1, waiting for approval." in said
@@ -133,11 +132,11 @@ def test_a_metric_that_nobody_here_has_heard_of_is_shown_by_its_name_with_what_t
     for name, value in (("metrics.json", metrics), ("definition.json", definition)):
         example_runs.write_json(folder / name, value)
     said = text_of(page_of(folder))
-    assert "fid of tomorrow model 7.25 6.90 to 7.60 ✓ at most 8 256" in said
-    assert "fid of tomorrow approved model 8.50" in said
+    assert "fid of tomorrow 7.25 6.90 to 7.60 at most 8 ✓ met" in said
+    assert "fid of tomorrow of the approved model 8.50" in said
     assert "fid of tomorrow below the approved model's 1.25 0.50 to 2.00" in said
-    assert "copies model 0 0 to 0" in said
-    assert "prompt following model – – ✕ at most 0.5 –" in said, "what the gate asks and nobody measured is said"
+    assert "copies 0 0 to 0 256" in said
+    assert "prompt following – – at most 0.5 ✕ missed" in said, "what the gate asks and nobody measured is said"
 
 
 def test_a_full_run_shows_every_section(page_of: Page) -> None:
@@ -257,12 +256,10 @@ def test_too_few_pictures_for_fid_are_said_and_kid_is_shown_in_its_place(page_of
     metrics["notes"] = ["judged otherwise than the endpoint serves: it serves with inference_steps=25"]
     example_runs.write_json(folder / "metrics.json", metrics)
     said = text_of(page_of(folder))
-    assert "FID of infinitely many model 7.31" in said and "256 (4 a feature)" in said
+    assert "FID of infinitely many 7.31" in said and "256 (4 a feature)" in said
     assert "KID above the untrained model's 0.0213 too few pictures to tell" in said
-    assert (
-        "KID above the generic pretrained model's" in said
-        and "000" not in said[said.index("KID above the generic") :][:80]
-    )
+    assert "KID above the generic pretrained model's" in said
+    assert "000" not in said[said.index("KID above the generic") :][:80]
     assert "FID, resized as clean-fid does" in said and "recall" in said
     assert "it serves with inference_steps=25" in said
 
@@ -277,9 +274,41 @@ def test_a_judge_that_cannot_judge_is_named_before_any_figure_and_its_score_is_n
     example_runs.write_json(folder / "metrics.json", metrics)
     said = text_of(page_of(folder))
     assert "Passed the quality gate, with a reservation" in said
-    assert said.index("This judge cannot judge these pictures") < said.index("FID is 9.11")
+    assert said.index("This judge cannot judge these pictures") < said.index("FID passes 9.11")
     assert "FID passes 9.11" in said
     assert "CLIP score 0.811" in said and "CLIP score passes" not in said
+
+
+def test_the_scorecard_has_the_gates_lines_the_trend_and_the_comparison_with_the_approved_version(
+    page_of: Page,
+) -> None:
+    said = text_of(page_of("third"))
+    assert "FID 9.11 8.21 to 10.30 at most 25 ✓ met CLIP score 0.811 0.792 to 0.829 at least 0.6 ✓ met" in said
+    assert "metric approved, version 1 this run this run is FID 14.2 (12.9 to 15.6) 9.112 (8.21 to 10.3) better" in said
+    assert "0.8113 (0.792 to 0.829) no difference that the intervals show" in said
+    assert "metric by version 1 approved 2 3 4 this run FID 14.2 40.1 – 9.11 CLIP score 0.811 – – 0.811" in said
+    assert "Version 3: s3://bucket/3/metrics.json: gone." in said
+
+
+def test_the_trend_leaves_out_what_was_measured_otherwise(page_of: Page) -> None:
+    page = page_of("third")
+    assert "FID by version: 1 14.2; 4 9.11" in page, "version 2 drew fewer pictures, and FID falls with their number"
+    assert "CMMD by version: 1 0.420; 4 0.310" in page
+
+
+def test_a_first_version_and_a_run_without_versions_have_the_gates_lines_alone(page_of: Page) -> None:
+    said = text_of(page_of("missed"))
+    assert "FID 9.11 8.21 to 10.30 at most 5 ✕ missed CLIP score 0.811" in said
+    assert "by version" not in said
+
+
+def test_the_page_of_copies_is_framed_without_the_right_to_run_scripts(page_of: Page, tmp_path: Path) -> None:
+    page = page_of("third")
+    assert '<iframe sandbox title="Copies of training pictures" srcdoc="&lt;!doctype html&gt;' in page
+    assert "<script>" not in page
+    folder = example_runs.third_run(tmp_path / "large")
+    (folder / "copies.html").write_text("x" * (4 * 2**20 + 1))
+    assert "Too large to be shown here: open copies.html among" in page_of(folder)
 
 
 def test_on_aws_the_page_adds_up_what_was_paid(page_of: Page) -> None:

@@ -1,4 +1,4 @@
-"""The quality gate as the definition states it, and whether the run's metrics meet it."""
+"""The quality gate as the definition states it, and whether the run's metrics meet it, line by line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 from params.layout import CLIP_SCORE, CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED, UNKNOWN_BOUND, WARNINGS
 from pipeline_definition.artifacts import Artifacts
-from pipeline_definition.pages.formats import beside, number, setting
+from pipeline_definition.models.metric_names import metric_name
+from pipeline_definition.pages.charts import Mark
+from pipeline_definition.pages.formats import DASH, beside, figure, number, setting
 
 _METRIC_PATH = re.compile(r"^metrics\.([^.]+)\.(value|low|high)$")
 # What a condition asks, in words, and the comparison itself.
@@ -20,6 +22,7 @@ _SIGNS: Mapping[str, tuple[str, Callable[[float, float], bool]]] = {
     "GreaterThanOrEqualTo": ("at least", operator.ge),
     "GreaterThan": ("above", operator.gt),
 }
+MET, MISSED = "✓ met", "✕ missed"
 # They say when the CLIP score is judged and what is judged in its place: `warnings` has it in words.
 _FALLBACKS = {CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED}
 
@@ -43,6 +46,10 @@ class Metric:
             return "too few pictures to tell"
         return f"{beside(self.low, self.value)} to {beside(self.high, self.value)}"
 
+    def mark(self, name: str) -> Mark:
+        """Return it for a chart."""
+        return Mark(name, self.value, self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -56,8 +63,8 @@ class Threshold:
     """What of the metric is judged: its value, or the low or high end of its interval."""
 
     def __str__(self) -> str:
-        """Return `at most 25`."""
-        return f"{self.sign} {setting(self.limit)}"
+        """Return `at most 25`, or `high end at most 0.5` where an end of the interval is judged."""
+        return f"{'' if self.part == 'value' else f'{self.part} end '}{self.sign} {setting(self.limit)}"
 
     def is_met_by(self, measured: Metric) -> bool:
         """Return whether a metric passes; one without the end of the interval that is judged does not."""
@@ -92,12 +99,24 @@ def thresholds(definition: Mapping[str, Any], parameters: Mapping[str, Any]) -> 
 def asked_of(artifacts: Artifacts) -> dict[str, Threshold]:
     """Return what the gate asks of a run, of the metrics that it judges.
 
-    A CLIP score counts only where the CLIP can judge these pictures.
+    Where the CLIP cannot judge these pictures, an FID below the untrained model's stands in for the CLIP score.
     """
     asked, margin = thresholds(artifacts.definition, artifacts.parameters), metric(artifacts.metrics, CLIP_SCORE_MARGIN)
-    if margin is not None and margin.low is not None and margin.low <= 0:
-        asked.pop(CLIP_SCORE, None)
+    if margin is not None and margin.low is not None and margin.low <= 0 and CLIP_SCORE in asked:
+        del asked[CLIP_SCORE]
+        asked[FID_ABOVE_UNTRAINED] = Threshold(FID_ABOVE_UNTRAINED, "below", 0.0, "high")
     return asked
+
+
+def gate_lines(artifacts: Artifacts) -> dict[str, tuple[str, str, str, str, str]]:
+    """Return the scorecard's lines by metric: its name, value, interval and limit, and whether it is met."""
+    lines = {}
+    for key, threshold in (asked_of(artifacts) if artifacts.metrics else {}).items():
+        found = metric(artifacts.metrics, key)
+        value, interval = (figure(found.value), found.interval or DASH) if found else (DASH, DASH)
+        judged = MET if found and threshold.is_met_by(found) else MISSED
+        lines[key] = (metric_name(key), value, interval, str(threshold), judged)
+    return lines
 
 
 def warnings(metrics: Mapping[str, Any] | None) -> list[str]:
