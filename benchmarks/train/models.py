@@ -8,7 +8,7 @@ saves it, with a VAE, text encoders, tokenizers, a scheduler and the denoiser's 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from params.families import INDEX_FILE, SCHEDULER, SD3, TEXT_ENCODER, UNET, VAE,
 from params.files import write_json
 from params.layout import MANIFEST_FILE
 from shapes import captions, pictures
+from steps.data.encoding.patch_features import PatchFeatures
 from steps.data.latents.block import Array
 from steps.model.digest import encoder_digests
 from steps.model.families import denoiser_of
@@ -44,6 +45,7 @@ SD3_VAE: Final[dict[str, Any]] = {"latent_channels": 16, "scaling_factor": 1.530
 METADATA_FILE: Final = "metadata.jsonl"
 JPEG_QUALITY: Final = 95
 ENCODED_AT_ONCE: Final = 4
+FEATURES_SIDE: Final = 4
 
 
 @dataclass(frozen=True)
@@ -135,10 +137,14 @@ SCALES: Final = {
 def write_pictures(folder: Path, resolution_px: int, count: int) -> Path:
     """Write pictures of the local world, stored at the training resolution, as Download stores them."""
     grid = captions.every()
+    return draw_captions(folder, resolution_px, [grid[index * 17 % len(grid)] for index in range(count)])
+
+
+def draw_captions(folder: Path, resolution_px: int, chosen: Sequence[captions.Caption]) -> Path:
+    """Write the pictures of these captions."""
     folder.mkdir(parents=True)
     lines = []
-    for index in range(count):
-        caption = grid[index * 17 % len(grid)]
+    for index, caption in enumerate(chosen):
         picture = Image.fromarray(pictures.draw(caption, resolution_px))
         picture.save(folder / f"{index:05d}.jpg", quality=JPEG_QUALITY)
         lines.append(json.dumps({"file_name": f"{index:05d}.jpg", "text": caption.text()}))
@@ -152,8 +158,10 @@ def read_captions(folder: Path) -> list[str]:
 
 
 @torch.no_grad()
-def write_latents(folder: Path, source: Path, pretrained: Path, device: torch.device) -> Path:
-    """Encode pictures as the loader reads them, held out as well."""
+def write_latents(
+    folder: Path, source: Path, pretrained: Path, device: torch.device, vision: Path | None = None
+) -> Path:
+    """Encode pictures as the loader reads them, held out as well, with a vision model's features where named."""
     denoiser = denoiser_of(pretrained)
     reader = denoiser.reader(pretrained, sum(token_lengths(pretrained, denoiser.family).values()), None)
     vae = load_vae(pretrained, torch.float32).to(device)
@@ -164,6 +172,9 @@ def write_latents(folder: Path, source: Path, pretrained: Path, device: torch.de
         "std": np.concatenate([std for _, std in moments]),
         "token_ids": reader.tokens(read_captions(source)).numpy(),
     }
+    if vision is not None:
+        features = PatchFeatures(vision, FEATURES_SIDE, device)
+        rows["features"] = np.concatenate([features.of(batch.to(device)).numpy() for batch in _batches(paths)])
     scaling, shift = float(vae.config.scaling_factor), float(vae.config.shift_factor or 0.0)
     write_rows(folder, rows, 8 * rows["mean"].shape[-1], scaling, shift)
     return folder
