@@ -11,9 +11,10 @@ of the weights and no gradient checkpointing:
 
 On a GPU it is Stable Diffusion 2 (865,910,724 parameters) or 3 Medium (2,028,328,000; text from its two CLIPs) at 256
 and 512 px over batch sizes; on a CPU the same eight times narrower, at 128 px, on one core, and a second is one of this
-process's CPU time. Prints images/s, MFU against the matrix products measured here, peak memory, and the ratios
-`vs_diffusers_online` and `vs_diffusers_cached` (medians over the rounds of the ratio within a round). Writes to a
-temporary folder.
+process's CPU time. Prints images/s, MFU against the matrix products measured here, peak memory, the ratios
+`vs_diffusers_online` and `vs_diffusers_cached` (medians over the rounds of the ratio within a round). With --parts it
+measures ours alone, each time with one thing changed (a UNet's alone), at the last batch size and resolution. Writes to
+a temporary folder.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import torch
 from benchmarks import harness
 from benchmarks.train.contest import Task, clock_of, contest, ratio, summary
 from benchmarks.train.models import SCALES, Scale, write_latents, write_pictures
-from benchmarks.train.ours import estimated_bytes, memory, ours
+from benchmarks.train.ours import estimated_bytes, memory, ours, what_each_buys
 from benchmarks.train.script import cached, online
 from steps.data.loading.latents import LatentsDataset
 from steps.model.families import denoiser_of
@@ -65,6 +66,10 @@ def main(argv: list[str]) -> int:
         made = tasks(options, scale, precision, device, Path(folder))
         if options.memory:
             result["memory"] = memory(list(made))
+        elif options.parts:
+            task = list(made)[-1]
+            result |= {"resolution_px": task.resolution_px, "batch_size": task.batch_size}
+            result["parts"] = what_each_buys(task, options.rounds, options.turn_s)
         else:
             result |= compared(options, made)
     harness.print_result(result, options.json)
@@ -108,9 +113,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="loader processes of the script")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="compile ours; on a GPU by default")
     parser.add_argument("--cuda-graphs", action="store_true", help="replay ours as CUDA graphs, where it is compiled")
+    parser.add_argument("--parts", action="store_true", help="measure the gain of each part of ours instead")
     parser.add_argument("--memory", action="store_true", help="measure peak memory beside its estimate instead")
     parser.set_defaults(**DEFAULTS[parser.parse_known_args(argv)[0].device])
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.parts and options.family != "unet":
+        parser.error("--parts: what is changed are parts of a UNet; leave --family out")
+    return options
 
 
 def numbers(text: str) -> tuple[int, ...]:

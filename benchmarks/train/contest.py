@@ -95,6 +95,11 @@ def ratio(own: Speeds, base: Speeds) -> float | None:
     return median_ratio([mine[0] for mine, _ in turns], [its[0] for _, its in turns]) if turns else None
 
 
+def memory_ratio(own: Speeds, base: Speeds) -> float | None:
+    peaks, base_peaks = ([turn[1] for turn in turns if turn] for turns in (own, base))
+    return max(peaks) / max(base_peaks) if peaks and any(base_peaks) else None
+
+
 def summary(turns: Speeds, flops: int, ceiling_flops_per_s: float) -> dict[str, Any]:
     """Return images/s, MFU and peak memory: medians over the rounds."""
     measured = [turn for turn in turns if turn]
