@@ -91,7 +91,7 @@ def test_the_playground_shows_the_endpoints_own_picture(pipeline, first_run, tmp
             page.type("Prompt", caption)
             page.click("#draw")
             (shown,) = page.pictures("#pictures")
-            seed = int(re.search(r"seed (\d+)", page.text("#about")).group(1))
+            seed = int(re.search(r"seed (\d+)", page.text("#pictures figcaption")).group(1))
             assert all(address.startswith((url, "blob:")) for address in tab.seen().requests)
     finally:
         process.terminate()

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from params.settings import SettingsError, parse_settings
-from pipeline_definition.report.gate import Metric, thresholds
+from pipeline_definition.models.gate import Metric, thresholds
 from tests.pipeline_definition.definitions import all_steps, at_defaults, built, defaults_of, definition_of
 
 SET = """

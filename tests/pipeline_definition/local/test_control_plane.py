@@ -175,12 +175,12 @@ def test_a_lost_host_is_tried_again_as_the_policy_says(world: World) -> None:
 def test_a_job_ends_at_its_time_limit_and_leaves_what_it_had(world: World) -> None:
     arguments = {
         "HyperParameters": {"do": "count", "to": "100", "pause": "0.2"},
-        "StoppingCondition": {"MaxRuntimeInSeconds": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 4},
         "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints/limited"},
     }
     world.create("limited", [training("Train", arguments=arguments)])
     _, steps = world.run("limited")
-    assert steps["Train"]["FailureReason"] == "MaxRuntimeExceeded: the job ran longer than 1 s"
+    assert steps["Train"]["FailureReason"] == "MaxRuntimeExceeded: the job ran longer than 4 s"
     name = steps["Train"]["Metadata"]["TrainingJob"]["Arn"].rsplit("/", 1)[-1]
     job = world.sagemaker.describe_training_job(TrainingJobName=name)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
