@@ -234,6 +234,6 @@ def test_memory_does_not_grow_with_the_number_of_batches(dataset: LatentsDataset
         tracemalloc.stop()
         return bytes_
 
-    # What else this process does in the background, such as a late import, is no memory of the loader: the least counts.
+    # What else this process does meanwhile, such as a late import, is no memory of the loader: the least counts.
     peak(20)
     assert min(peak(400) for _ in range(3)) < peak(60) * 1.5 + 100_000
