@@ -36,6 +36,7 @@ MAX_TRAINING_HOSTS = 32
 # The most that CreateProcessingJob takes: steps that share out rows or pictures lose no speed with more hosts.
 MAX_HOSTS = 100
 SECONDS_PER_HOUR = 3600
+RESERVED: Purchase = "training_plan"
 MORE_USD, MORE_DAYS = 1000.0, 1.0
 
 
@@ -205,9 +206,13 @@ class _Search:
             gpus = other.count * other.instance.ranks
             if other.instance.name in without or not (size := self._micro_batch_size(other, gpus)):
                 continue
+            if not self.estimator.prices.find(other.instance.name, purchase) and not job.training_plan:
+                continue
+            # Reserved hosts have one price, however the other steps are bought.
+            other = replace(other, training_plan=job.training_plan or RESERVED) if purchase == RESERVED else other
             line, stream = self.estimator.line(other), self.estimator.streams.get(job.step)
             lines = [line, self._with(other).line(stream)] if stream else [line]
-            usd = [one.usd.get(purchase) for one in lines if one]
+            usd = [one.usd["on_demand" if purchase == RESERVED else purchase] for one in lines if one]
             if line is None or None in usd:
                 continue
             hours = line.hours * (self.estimator.rates.assumed.spot_time_factor if purchase == "spot" else 1.0)

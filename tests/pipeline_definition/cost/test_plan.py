@@ -113,6 +113,13 @@ def test_a_parameter_that_is_set_stays_as_it_is() -> None:
         assert by_step["Encode"].count == 48 and by_step["Train"].instance_type == "ml.p4d.24xlarge"
 
 
+def test_a_training_plan_is_among_the_options_where_it_is_said_to_be_there() -> None:
+    found = plan(
+        load_settings(Path("params/sd2_base.yaml")), definition_of("sd2_base"), {}, 7.0, 5e6, ("training_plan",)
+    )
+    assert {hosts.purchase for option in found.options for hosts in option.trainings} == {"training_plan"}
+
+
 def test_the_start_line_sets_what_differs_and_forecasts_what_the_plan_says() -> None:
     found = sd2_base()
     values = {item["Name"]: item.get("DefaultValue") for item in definition_of("sd2_base")["Parameters"]}
