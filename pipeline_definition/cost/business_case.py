@@ -234,6 +234,14 @@ class Answers:
             low, high = (middle, high) if self.with_input(path, middle).pays == is_low else (low, middle)
         return high
 
+    @functools.cached_property
+    def turns(self) -> dict[str, float | None]:
+        """The accepted fraction of each model at which the verdict turns, by the input's name."""
+        return {
+            path: self.break_even_of(path) for path in (f"{name}.accepted_fraction" for name in self.case.candidates)
+        }
+
+    @functools.cached_property
     def swings(self) -> list[Swing]:
         """Return how far each input moves the net present value within its range, the farthest first."""
         found = []

@@ -68,8 +68,8 @@ def case_json(answers: Answers) -> Mapping[str, Any]:
             for name, candidate in answers.case.candidates.items()
         },
         "net_present_value_usd": answers.net_present_value_usd(),
-        "break_even_accepted_fraction": {path: answers.break_even_of(path) for path in _fractions(answers)},
-        "swings": [asdict(swing) for swing in answers.swings()],
+        "break_even_accepted_fraction": answers.turns,
+        "swings": [asdict(swing) for swing in answers.swings],
         **{name: getattr(answers, name) for name in DERIVED},
     }
 
@@ -78,7 +78,7 @@ def in_words(answers: Answers) -> list[str]:
     """Return the answer to each of the three questions, in a sentence or two."""
     investment, defender = answers.case.investment, NAMES[answers.defender_name]
     best = max(answers.uses, key=lambda answer: answer.gain_usd_per_year)
-    fraction, assumed = answers.break_even_of("custom.accepted_fraction"), _accepted(answers.case.custom)
+    fraction, assumed = answers.turns["custom.accepted_fraction"], _accepted(answers.case.custom)
     turns = "no accepted fraction would change that"
     if fraction is not None:
         turns = f"it pays from {percent(fraction)} of its pictures accepted; {assumed} are assumed"
@@ -201,7 +201,7 @@ def _how_much(answers: Answers) -> Section:
 
 
 def _sensitivity(answers: Answers) -> Section:
-    value, swings = answers.net_present_value_usd(), answers.swings()
+    value, swings = answers.net_present_value_usd(), answers.swings
     rows = [(swing.path.replace("_", " "), swing.low_usd, swing.high_usd) for swing in swings]
     drawing = tornado("tornado", "Net present value at both ends of each input's range", rows, value)
     title = f"Net present value at both ends of each input's range; the line is {dollars(value)}"
@@ -210,7 +210,7 @@ def _sensitivity(answers: Answers) -> Section:
     budgets = tuple((percent(part), *map(dollars, usd)) for part, usd in zip(parts, at_budgets, strict=True))
     table = answers.table_of(FRACTIONS)
     fractions = tuple((percent(fraction), *map(dollars, row)) for fraction, row in zip(FRACTIONS, table, strict=True))
-    turns = tuple((path.replace("_", " "), _turn(answers, path)) for path in _fractions(answers))
+    turns = tuple((path.replace("_", " "), _turn(fraction)) for path, fraction in answers.turns.items())
     tables = (
         Table(("Accepted: custom, and pretrained across", *map(percent, FRACTIONS)), fractions, frozenset(range(1, 7))),
         Table(("Fraction", "Where the verdict turns"), turns),
@@ -221,12 +221,7 @@ def _sensitivity(answers: Answers) -> Section:
     return Section("sensitivity", "What if?", lead, charts=(chart,), tables=tables, is_wide=True)
 
 
-def _fractions(answers: Answers) -> list[str]:
-    return [f"{name}.accepted_fraction" for name in answers.case.candidates]
-
-
-def _turn(answers: Answers, path: str) -> str:
-    fraction = answers.break_even_of(path)
+def _turn(fraction: float | None) -> str:
     return "nowhere between 0 and 1" if fraction is None else f"{fraction:.1%}"
 
 

@@ -118,7 +118,7 @@ def test_the_value_rises_with_what_comes_true(realised: float, less: float) -> N
 
 
 def test_the_inputs_that_move_the_value_most_stand_first_and_within_their_stated_ranges() -> None:
-    swings = answers_of(EXAMPLE).swings()
+    swings = answers_of(EXAMPLE).swings
     spans = [abs(swing.high_usd - swing.low_usd) for swing in swings]
     assert spans == sorted(spans, reverse=True)
     stated = {swing.path: (swing.low, swing.high) for swing in swings if swing.is_stated}
