@@ -38,9 +38,13 @@ class Judgement:
     def write(self, folder: Path) -> Entries:
         """Score, write, and return the metrics."""
         counts = {f"{row.name}_pictures": len(row.prompts) for row in self.work.rows}
-        progress = Progress("score", sum(counts.values()) + len(self.reference), "pictures")
+        grid = map(guidance_row, self.work.arguments.guidance_grid)
+        judged = {TRAINED, UNTRAINED, PRETRAINED, APPROVED, *grid}
+        # Rows that were drawn to be counted have no scores that anybody reads.
+        scored = [row for row in self.work.rows if row.name in judged]
+        progress = Progress("score", sum(len(row.prompts) for row in scored) + len(self.reference), "pictures")
         real = self.scorer.score(real_pairs(self.reference), progress.advance)
-        rows = {row.name: self.scorer.score(generated_pairs(row), progress.advance) for row in self.work.rows}
+        rows = {row.name: self.scorer.score(generated_pairs(row), progress.advance) for row in scored}
         entries = {**self._entries(real, rows), **self.counted}
         points = self._curve(real, rows)
         report.write_samples(folder, self.work.rows[0], rows[TRAINED].cosines)
