@@ -93,10 +93,12 @@ class Plan:
 
         return min(option.hosts, key=lambda hosts: hours_without_half_of(hosts.step))
 
-    def with_more(self, usd: float = 0.0, days: float = 0.0) -> Option:
-        """Return the fastest option for so many dollars more than the choice, or the cheapest in so many days more."""
-        if usd:
-            return min((one for one in self.options if one.usd <= self.choice.usd + usd), key=lambda one: one.days)
+    def faster_for(self, usd: float) -> Option:
+        """Return the fastest option for so many dollars more than the choice."""
+        return [one for one in self.options if one.usd <= self.choice.usd + usd][-1]
+
+    def cheaper_in(self, days: float) -> Option:
+        """Return the cheapest option in so many days more than the choice."""
         return next(one for one in self.options if one.days <= self.choice.days + days)
 
 

@@ -46,7 +46,7 @@ def verdict(plan: Plan) -> str:
         if paid:
             said.append(f"within the budget the fastest is {_in_words(paid[-1])}")
     said.append(f"the bottleneck is {_bottleneck(plan.bottleneck(choice))}")
-    faster, cheaper = plan.with_more(usd=MORE_USD), plan.with_more(days=MORE_DAYS)
+    faster, cheaper = plan.faster_for(MORE_USD), plan.cheaper_in(MORE_DAYS)
     said.append(f"${MORE_USD:,.0f} more would save {hours_text(24 * (choice.days - faster.days)) or 'no time'}")
     saved_usd = choice.usd - cheaper.usd
     said.append(f"one more day would save {usd_text(saved_usd)}" if saved_usd else "more time would save nothing")
