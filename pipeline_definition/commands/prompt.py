@@ -89,10 +89,8 @@ def prompt(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture.content)
         _show(picture.content, "none" if as_json else show)
-        if picture.truncated:
-            errors.print("note: the model did not read the end of the prompt: it is too long", highlight=False)
-        if picture.flagged:
-            errors.print("note: the safety checker replaced this picture with a black one", highlight=False)
+        for note in picture.notes:
+            errors.print(f"note: {note}", highlight=False)
         drawn.append({"path": str(path), "seed": picture.seed, "flagged": picture.flagged})
         say(f"{path}  seed {picture.seed}")
     return Reply(drawn)

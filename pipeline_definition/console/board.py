@@ -52,8 +52,6 @@ class Board:
         answer = draw_patiently(connect(lambda: self.target, endpoint), request, PATIENCE_S)
         pictures = []
         for one in answer.pictures:
-            told = f"seed {one.seed}, {answer.elapsed_s:.1f} s"
-            told += ", the model did not read the end of the prompt" * one.truncated
-            told += ", replaced by the safety checker" * bool(one.flagged)
+            told = ", ".join((f"seed {one.seed}", f"{answer.elapsed_s:.1f} s", *one.notes))
             pictures.append(EmbeddedPicture(data_address(one.content, one.form), request["prompt"], caption=told))
         return pictures

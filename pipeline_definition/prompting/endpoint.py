@@ -64,6 +64,15 @@ class DrawnPicture:
     """The safety checker replaced it with a black one; None: nothing checked it."""
     truncated: bool
     """The model did not read the end of the prompt."""
+    negative_truncated: bool = False
+    """Nor that of the negative prompt; endpoints of before this was told say nothing of it."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What whoever sees the picture has to know."""
+        cut = {"prompt": self.truncated, "negative prompt": self.negative_truncated}
+        notes = [f"the model did not read the end of the {what}" for what, is_cut in cut.items() if is_cut]
+        return [*notes, "the safety checker replaced it with a black one"] if self.flagged else notes
 
 
 @dataclass(frozen=True)
@@ -224,8 +233,9 @@ def answer_of(content: bytes, elapsed_s: float) -> Answer:
     try:
         answer, pictures = json.loads(content), []
         for item in answer["images"]:
-            file, about = base64.b64decode(item["image"]), (item[name] for name in _ABOUT_PICTURE)
-            pictures.append(DrawnPicture(file, *about))
+            form, seed, flagged, truncated = (item[name] for name in _ABOUT_PICTURE)
+            both = truncated, bool(item.get("negative_truncated"))
+            pictures.append(DrawnPicture(base64.b64decode(item["image"]), form, seed, flagged, *both))
         queue_s, render_s = answer["queue_s"], answer["render_s"]
         return Answer(tuple(pictures), answer["model"], answer["settings"], queue_s, render_s, round(elapsed_s, 4))
     except (ValueError, KeyError, TypeError) as error:

@@ -246,9 +246,5 @@ def _about(answer: Answer, picture: DrawnPicture) -> str:
     if adapter := settings.get("adapter"):
         how.append(f"adapter {adapter} at {settings['adapter_scale']:g}")
     how.append(f"{settings['width']} x {settings['height']}")
-    notes = [f"seed {picture.seed}", *how, f"{answer.elapsed_s:.1f} s", f"model {answer.model}"]
-    if picture.truncated:
-        notes.append("the model did not read the end of the prompt")
-    if picture.flagged:
-        notes.append("the safety checker replaced it")
+    notes = [f"seed {picture.seed}", *how, f"{answer.elapsed_s:.1f} s", f"model {answer.model}", *picture.notes]
     return html.escape(" · ".join(notes))

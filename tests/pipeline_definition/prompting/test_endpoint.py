@@ -11,6 +11,7 @@ from botocore.response import StreamingBody
 
 from pipeline_definition.prompting.endpoint import (
     AsyncEndpoint,
+    DrawnPicture,
     EndpointBusyError,
     PromptError,
     SageMakerEndpoint,
@@ -133,3 +134,10 @@ def test_the_endpoint_itself_says_of_which_kind_it_is() -> None:
     found = connect(lambda: sagemaker(None, AsyncInferenceConfig=config), "name")
     assert isinstance(found, AsyncEndpoint)
     assert found._prefix == "s3://bucket/async/name"
+
+
+def test_each_prompt_that_was_cut_and_a_picture_that_was_replaced_are_told() -> None:
+    whole = DrawnPicture(b"", "png", 7, None, False)
+    assert whole.notes == []
+    cut, negative, flagged = DrawnPicture(b"", "png", 7, True, True, negative_truncated=True).notes
+    assert "the end of the prompt" in cut and "the end of the negative prompt" in negative and "black" in flagged
