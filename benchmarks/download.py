@@ -12,8 +12,6 @@ CPU-ms for each image, and medians of the ratios within a turn:
     cpu_same_concurrency  CPU-seconds of same / step
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import io

@@ -16,8 +16,6 @@ it is printed by itself. Prints pictures/s and CPU-ms for each picture, and medi
     overhead_cpu  the same of CPU-seconds, of all the step's processes together
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import io

@@ -9,8 +9,6 @@ they have to themselves, sampled twice a second. `--ranks 0` takes two ranks whe
 available, and otherwise one, and says so. An out-of-memory killer is told to take these processes first.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """What the benchmarks share: their command line, turns between the sides, other processes, ratios, and the result."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import multiprocessing

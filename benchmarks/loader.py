@@ -8,8 +8,6 @@ medians over the rounds of ours to plain WebDataset (.npy files for each sample)
 is the machine's ceiling.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import os
@@ -59,7 +57,7 @@ class Kind:
     shards: int = 8
     latent_shape: tuple[int, int, int] = (4, 32, 32)
 
-    def scaled(self, scale: float) -> Kind:
+    def scaled(self, scale: float) -> "Kind":
         shards, rivals = max(2, round(self.shards * scale)), max(512, round(self.rival_samples * scale))
         return replace(self, shards=shards, rival_samples=rivals)
 

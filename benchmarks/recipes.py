@@ -9,8 +9,6 @@ the one with the highest CLIP score for a seed that does not count. Prints means
 (Student's t) and each rate's CLIP score. What ended is kept in --folder, with its contact sheets, and not run again.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -14,8 +14,6 @@ percentiles for each, and three ratios:
     throughput_16_clients  (images/s with 16 clients) / (bare loop's in the same round), median over the rounds
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import signal

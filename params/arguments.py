@@ -4,8 +4,6 @@ One model of `params.programs` is at once a key of the parameter sets, a flag of
 pipeline definition. Values travel as strings: lists as comma-separated words, booleans as true or false.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import types

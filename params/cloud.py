@@ -5,8 +5,6 @@ Reads nothing, writes nothing. A parameter set turns switches on in `local.cloud
 say: docs/operations.md, "A hostile cloud on this machine".
 """
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from params.model import Model

@@ -3,8 +3,6 @@
 Reads nothing but what it is given; needs no torch. `steps/model/families/` says how each family's network is used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final

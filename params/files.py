@@ -4,8 +4,6 @@ Writes `.<name>.<process>.<thread>.partial` next to the file and renames it. A r
 after a kill never take such a name for the file, and two writers of one file never share it.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

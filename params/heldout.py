@@ -1,7 +1,5 @@
 """Which captions are held out: a function of the caption alone, so that whoever plans and whoever encodes agree."""
 
-from __future__ import annotations
-
 import hashlib
 
 

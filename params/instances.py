@@ -3,8 +3,6 @@
 Reads nothing, writes nothing.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

@@ -3,8 +3,6 @@
 The pipeline definition and the programs inside the jobs never import each other: they meet here.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 # The command line of every image: SageMaker's `train` and `serve` arrive as its first argument.

@@ -4,8 +4,6 @@ Reads nothing, writes nothing. `python -m steps memory` reckons the figures with
 `plan` use them where no torch is at hand.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Mapping, Sequence

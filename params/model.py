@@ -4,8 +4,6 @@ The documentation of a setting ends in what it decides of the artifact that its 
 the stored pictures. [content]`.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Collection
@@ -34,7 +32,7 @@ class Decides(Enum):
     """Where something lies; what lies there counts by its own digest."""
 
     @classmethod
-    def stated_by(cls, field: FieldInfo) -> Decides | None:
+    def stated_by(cls, field: FieldInfo) -> "Decides | None":
         """Return what a field says that it decides; None where it does not say."""
         match = _DECISION.search(field.description or "")
         return cls(match[1]) if match else None

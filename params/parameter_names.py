@@ -3,8 +3,6 @@
 Reads nothing, writes nothing. `sd-pipeline parameters` prints them with their defaults.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 # The data.

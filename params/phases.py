@@ -4,8 +4,6 @@ Reads nothing, writes nothing. One phase is the rule; Stable Diffusion 2 has two
 (https://huggingface.co/stabilityai/stable-diffusion-2-base: 550,000 steps and 850,000 steps).
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +54,7 @@ class LaterPhase(Model):
     """Other settings of `train` that differ in this phase, by their names there. What Tune would choose, such as the
     learning rate, is then not taken from it; a global_batch_size becomes a pipeline parameter of this phase."""
 
-    def after(self, first: Phase, number: int) -> Phase:
+    def after(self, first: "Phase", number: int) -> "Phase":
         """Return the phase of this number in a run that begins with `first`. Raises ValueError that names the key."""
         key, hosts = later_key(number), first.train.job.instance_type
         encode_changes = {

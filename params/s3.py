@@ -1,7 +1,5 @@
 """Addresses in S3, and what AWS answers where something is missing: standard library only, for every room."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 

@@ -5,8 +5,6 @@ Reads a YAML file that holds only what differs from the defaults below; writes n
     sd-pipeline definition --params params/sd2_base.yaml
 """
 
-from __future__ import annotations
-
 import difflib
 import typing
 from collections.abc import Iterator

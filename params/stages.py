@@ -3,8 +3,6 @@
 Reads nothing, writes nothing. `params.settings` puts them together into a parameter set.
 """
 
-from __future__ import annotations
-
 from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator

@@ -1,7 +1,5 @@
 """`sd-pipeline`, and `python -m pipeline_definition`: the command line, ready for Ctrl-C while it is being imported."""
 
-from __future__ import annotations
-
 import sys
 
 

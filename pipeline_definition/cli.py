@@ -3,8 +3,6 @@
 Thin: a command parses its options, calls, and prints. Heavy imports are inside the commands, so that --help is quick.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 from typing import Annotated, Any
 

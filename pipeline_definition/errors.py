@@ -4,8 +4,6 @@ Whatever is asked for in a command's words or in its account may end with one, w
 them where more than the line follows from it.
 """
 
-from __future__ import annotations
-
 
 class OperatorError(Exception):
     """The message says what is wrong and how to mend it; no traceback is shown."""

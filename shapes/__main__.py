@@ -4,8 +4,6 @@ Each command is described by the module that does it: `shapes.web`, `shapes.rend
 `shapes.flow_models`. They are imported when they are called, so that the web server starts without torch.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

@@ -4,8 +4,6 @@ Reads nothing, writes nothing. 2 sizes x 8 colours x 7 shapes x 5 places x 7 oth
 'a small red circle at the top on a blue background'.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Final, NamedTuple

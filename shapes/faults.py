@@ -4,8 +4,6 @@ Reads nothing, writes nothing. A row meets a fault by the first part of its addr
 /pictures/00012.jpg as a dead link.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

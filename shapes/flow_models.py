@@ -7,8 +7,6 @@ at the end: a StableDiffusion3Pipeline folder whose transformer is a configurati
 are links to it. CLIP-L and CLIP-G are one and the same small CLIP: plain diffusers cannot encode a prompt with one.
 """
 
-from __future__ import annotations
-
 import importlib
 import shutil
 from pathlib import Path

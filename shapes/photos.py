@@ -5,8 +5,6 @@ name the authors); writes nothing. scikit-image is needed for the training alone
 `python -m shapes train-models`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.resources import files

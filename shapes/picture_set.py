@@ -5,8 +5,6 @@ size by area, and saved as the JPEG of quality 95 that img2dataset makes. So the
 they meet in a run. The loop is AdamW with a warm-up, then a cosine down to a rate of 0.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence

@@ -4,8 +4,6 @@ Reads nothing, writes nothing. The web serves pictures of 128 px although the mo
 step has something to resize, as on the real web; half the side is what area resampling shrinks best.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -9,8 +9,6 @@ Reads nothing but what it wrote before; writes DIR/pictures and the folders of t
 many rows meet each fault. Run again, it does only what is missing.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ tokens of its own.
 `python -m shapes train-models` runs it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ it, in float16: GIT (Wang et al. 2022, arXiv:2205.14100), whose decoder reads wh
 caption so far.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any, Final

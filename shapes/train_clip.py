@@ -6,8 +6,6 @@ that differ in one word, since with batches drawn at random the rarely decisive 
 rest are photographs, each with a caption of its own. `python -m shapes train-models` runs it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Final

@@ -14,8 +14,6 @@ and renamed at the end,
 Weights are safetensors in float16. Some 1,000 CPU-seconds.
 """
 
-from __future__ import annotations
-
 import operator
 import shutil
 import time

@@ -5,8 +5,6 @@ any picture; returns a diffusers AutoencoderKL whose latents have mean 0 in each
 a standard deviation of 1. `python -m shapes train-models` runs it.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Final

@@ -6,8 +6,6 @@ Reads DIR/pictures, DIR/corrupt and DIR/small, which `python -m shapes render` w
 the port that it got to FILE. Says nothing for a request; ends on SIGTERM or SIGINT. `shapes.faults` lists the faults.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.server
 import re

@@ -6,8 +6,6 @@ SageMaker calls a training image with `train` and a hosting image with `serve`; 
 On failure the reason is written to the job's failure file, which SageMaker reads.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

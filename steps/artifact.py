@@ -8,8 +8,6 @@
 Download, Encode, the reference set, Evaluate's pictures and Train's checkpoints each use the pieces that they need.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from abc import ABC, abstractmethod

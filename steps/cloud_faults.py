@@ -3,8 +3,6 @@
 Reads an error, the errors that caused it, and what the failed request was about; writes nothing.
 """
 
-from __future__ import annotations
-
 import errno
 import traceback
 from collections.abc import Iterator

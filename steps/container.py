@@ -7,8 +7,6 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/amazon-sagemaker-toolkit
 https://docs.aws.amazon.com/sagemaker/latest/dg/build-your-own-processing-container.html
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping
@@ -45,7 +43,7 @@ class Cluster:
     interface: str = ""
     """Network interface through which the hosts reach each other; nothing where the job names none."""
 
-    def of_groups(self, *names: str) -> Cluster:
+    def of_groups(self, *names: str) -> "Cluster":
         """Return the cluster of groups' hosts, in the order of the names. Raises StepError where a group is missing."""
         missing = [name for name in names if not self.groups.get(name)]
         if missing:

@@ -7,8 +7,6 @@ manifest, last, to the output `shards`.
     python -m steps download --url-table s3://BUCKET/urls/ --shards-uri s3://BUCKET/shards
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

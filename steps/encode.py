@@ -8,8 +8,6 @@ last, to the outputs `latents`, `reference` and `descriptors`.
     python -m steps encode --shards-uri s3://B/shards --latents-uri s3://B/latents --reference-uri s3://B/reference
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final

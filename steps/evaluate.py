@@ -9,8 +9,6 @@ output_dir("evaluation"). Run again after a kill, it draws only the pictures tha
     python -m steps evaluate --samples 30000 --guidance-scale 8 --sampler ddim --inference-steps 50
 """
 
-from __future__ import annotations
-
 import os
 from typing import Final
 

@@ -7,8 +7,6 @@ single file with its yaml; and a LoRA in kohya's format. Each is whole or absent
 that the model draws.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Callable

@@ -5,8 +5,6 @@
 Reads a PNG, JPEG or WebP, which may be hostile; writes JSON to standard output.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import warnings

@@ -7,8 +7,6 @@ file of models (pipeline_definition/jobs/memory.yaml), from which preflight and 
 pass is traced for each size, precision and way.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import sys

@@ -4,8 +4,6 @@ Reads this host's interfaces and its resolver; sets GLOO_SOCKET_IFNAME and NCCL_
 never asked for: in a container it may resolve to nothing, or to loopback, where no other host finds this one.
 """
 
-from __future__ import annotations
-
 import socket
 import struct
 import sys

@@ -7,8 +7,6 @@ all to <results uri>/<job>/<host>.json. A check that fails does not end the prog
 The exit status is 1 where the result cannot be written; the reason then says what S3 answered.
 """
 
-from __future__ import annotations
-
 import os
 
 from botocore.exceptions import BotoCoreError, ClientError

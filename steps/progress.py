@@ -3,8 +3,6 @@
 Writes `PROGRESS {"step": ..., "done": ..., "total": ..., "unit": ..., "per_s": ..., "remaining_s": ...}` to stdout.
 """
 
-from __future__ import annotations
-
 import json
 import time
 

@@ -5,8 +5,6 @@ sockets may have 107 bytes) and removes them. Nothing is reported to anyone, the
 ends with the job's.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import fcntl

@@ -7,8 +7,6 @@ the pictures under --shards-uri. Writes captions straight to --captions-uri, and
     python -m steps recaption --shards-uri s3://B/shards --captions-uri s3://B/captions
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ and the evaluator's CLIP (clip/, or a Hugging Face cache). Writes {"clip": diges
 order of the lines, whole or not at all.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Iterator

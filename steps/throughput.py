@@ -8,8 +8,6 @@ each size and writes output/data/throughput.json. On SageMaker the same is a tra
 throughput_micro_batch_sizes.
 """
 
-from __future__ import annotations
-
 from params.arguments import parse, to_flags
 from params.layout import LATENTS_CHANNEL, MANIFEST_FILE, PRETRAINED_CHANNEL
 from params.programs import ThroughputArguments, TrainArguments

@@ -11,8 +11,6 @@ training_log.jsonl. Tuning trials run the same.
 The process starts one rank for each GPU through torchrun; a single rank runs in the process itself.
 """
 
-from __future__ import annotations
-
 from params.arguments import parse
 from params.programs import TrainArguments
 from steps.container import Container

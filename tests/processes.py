@@ -1,7 +1,5 @@
 """What became of processes that a test ended."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import psutil

@@ -1,7 +1,5 @@
 """install.sh and the locks: which tool, which build of torch, every package by its hash, and what a mistake says."""
 
-from __future__ import annotations
-
 import configparser
 import os
 import re

@@ -1,7 +1,5 @@
 """What the source never does, so that nothing that is read can run: found in its syntax tree, not by words."""
 
-from __future__ import annotations
-
 import ast
 from collections import defaultdict
 from collections.abc import Iterator

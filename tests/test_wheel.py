@@ -1,7 +1,5 @@
 """The wheel: what is in it, and that its command works in an empty folder, without the checkout."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

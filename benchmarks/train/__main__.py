@@ -17,8 +17,6 @@ measures ours alone, each time with one thing changed (a UNet's alone), at the l
 a temporary folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile

@@ -4,8 +4,6 @@ In each round every contender is built, warmed up, timed and freed, one after th
 median over the rounds of the ratio within one: the sides of a round see the same machine.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 import time

@@ -5,8 +5,6 @@ saves it, with a VAE, text encoders, tokenizers, a scheduler and the denoiser's 
 <folder>/pictures/*.jpg with metadata.jsonl, and <folder>/latents/ as Encode leaves them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ beside its estimate by fake tensors: on a GPU torch's max_memory_allocated, on a
 over what was in memory before the model was built; one rank, not compiled, with and without gradient checkpointing.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -7,8 +7,6 @@ Diffusion 3, timesteps and target are those of examples/dreambooth/train_dreambo
 what the scripts do. Where they are slow for want of a flag, it has the flag: loader workers on a GPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial

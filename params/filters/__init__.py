@@ -4,8 +4,6 @@ A filter is a class with a `cause` in a module of this folder: `published` comes
 folder is part of checkouts and images, and a filter comes from nowhere else: neither data nor a setting brings code.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping

@@ -5,8 +5,6 @@ Names of columns are those of LAION-400M, LAION-5B, its aesthetic subsets and re
 and of what img2dataset writes, whose `width` is the stored picture's and whose `original_width` the one before it.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The settings of Download: a url table, shards or a folder of pictures to verified WebDataset shards."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The settings of Recaption (stored pictures to long captions) and Encode (shards to latents and caption tokens)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The settings of Evaluate and of scoring: a trained model, or pictures, to metrics."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The settings of what people run by hand: `python -m steps export` and the memory estimate."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

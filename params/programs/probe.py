@@ -1,7 +1,5 @@
 """The probe: the settings of what one host looks at, in a job of minutes, and a line of what it measured."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self

@@ -1,7 +1,5 @@
 """The settings of training: of a trial, of the training job, and of the throughput that it could have."""
 
-from __future__ import annotations
-
 from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator

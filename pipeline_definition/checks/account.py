@@ -4,8 +4,6 @@ Reads S3, ECR, IAM, Service Quotas, SageMaker, FSx and EC2 of one target; writes
 read what lies in other buckets, IAM is asked as S3 will ask it hours later.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable, Iterator

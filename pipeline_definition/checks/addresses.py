@@ -3,8 +3,6 @@
 Reads settings, a definition and parameter values; writes nothing, needs no network.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -5,8 +5,6 @@ Reads a parameter set, a definition, the parameters of one start and the price f
     sd-pipeline start --set BudgetUsd=40000
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

@@ -4,8 +4,6 @@ Reads EC2's subnets and offerings, Service Quotas, and SageMaker's training plan
 system ties the jobs to one zone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime

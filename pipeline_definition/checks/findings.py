@@ -3,8 +3,6 @@
 Reads texts, and fixes.yaml; writes nothing. AWS names the fault, in its own words, and seldom what to do.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

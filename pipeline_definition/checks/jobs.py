@@ -4,8 +4,6 @@ Reads a parameter set, planned jobs, parameter values, and the figures of pipeli
 by fake tensors, so that no host is paid for running out of memory; writes nothing, needs no network.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Iterator, Mapping

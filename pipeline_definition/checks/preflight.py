@@ -6,8 +6,6 @@ writes nothing. Without a target it needs no network, no credentials and no Sage
     sd-pipeline start --params params/sd2_base.yaml --set TrainingInstanceCount=8 --dry-run
 """
 
-from __future__ import annotations
-
 import difflib
 import itertools
 from collections.abc import Iterator, Mapping

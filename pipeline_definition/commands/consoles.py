@@ -1,7 +1,5 @@
 """`sd-pipeline console` and `sd-pipeline local console`: the pipeline's page, on AWS or on the local control plane."""
 
-from __future__ import annotations
-
 import functools
 import secrets
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`sd-pipeline cost forecast | actual | training | prices`, `plan`, `business-case`: what it costs, what it earns."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from datetime import date, datetime, timedelta

@@ -1,7 +1,5 @@
 """`sd-pipeline data show | upload` and `pretrained fetch | upload`: what a training needs, put where jobs read it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`sd-pipeline infra deploy | status | destroy`: the CloudFormation stack around the pipeline."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`sd-pipeline init`: a parameter set with comments, from five answers; a flag answers its question beforehand."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """`sd-pipeline local up | down | status | console`: the control plane on this machine."""
 
-from __future__ import annotations
-
 import typer
 
 from params.settings import load_settings

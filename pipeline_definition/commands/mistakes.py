@@ -1,7 +1,5 @@
 """What a person reads in place of a traceback: one line that names the option and the fix, and the exit status."""
 
-from __future__ import annotations
-
 import difflib
 import errno
 from collections.abc import Iterator, Mapping

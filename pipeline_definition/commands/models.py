@@ -1,7 +1,5 @@
 """`sd-pipeline models ...`, and `production | promote | rollback | scale`: from what passed the gate to what serves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The options that several commands share, and how commands print."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import json

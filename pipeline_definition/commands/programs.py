@@ -4,8 +4,6 @@ Each runs its program, `python -m steps NAME`, as a process of its own, for torc
 `throughput` is a training job of the training image with the hyperparameter throughput_micro_batch_sizes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -3,8 +3,6 @@
 A picture goes into a file and the terminal; the others leave a page.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

@@ -7,8 +7,6 @@ action that another page sends, is refused.
     sd-pipeline local console
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path

@@ -3,8 +3,6 @@
 Reads SageMaker through the readers that the command line has, and asks endpoints for pictures.
 """
 
-from __future__ import annotations
-
 import functools
 import threading
 from collections.abc import Mapping

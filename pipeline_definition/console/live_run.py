@@ -3,8 +3,6 @@
 Reads SageMaker and CloudWatch Logs, at most once in `poll_s`; writes nothing.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict
 from datetime import datetime

@@ -3,8 +3,6 @@
 Reads CloudWatch Logs through `runs.job_logs`, of AWS or of the local control plane; writes nothing.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict, deque
 from collections.abc import Mapping

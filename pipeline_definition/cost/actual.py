@@ -3,8 +3,6 @@
 sd-pipeline cost actual latest
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ Reads inputs, prices.yaml and rates.yaml; writes nothing.
     sd-pipeline business-case --inputs my_case.yaml --out business_case
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -220,7 +218,7 @@ class Answers:
 
     # What if?
 
-    def with_input(self, path: str, value: float) -> Answers:
+    def with_input(self, path: str, value: float) -> "Answers":
         """Return the answers for another value of one input."""
         return answers_of(self.case.changed(path, value))
 

@@ -3,8 +3,6 @@
 business_case.yaml, the worked example, says of each what it is.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Self
 
@@ -140,7 +138,7 @@ class BusinessCase(Model):
         there = {name: candidate for name, candidate in named.items() if candidate}
         return dict(sorted(there.items(), key=lambda item: item[1].fixed_usd(self.investment.years)))
 
-    def changed(self, path: str, value: float) -> BusinessCase:
+    def changed(self, path: str, value: float) -> "BusinessCase":
         """Return the case with another value of an input."""
         changed: BusinessCase = _changed(self, path.split("."), value)
         return changed

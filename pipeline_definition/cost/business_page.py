@@ -1,7 +1,5 @@
 """A business case as a document: three questions, each answered in words, then in numbers, then what they rest on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any

@@ -5,8 +5,6 @@ Reads and writes corrections.yaml, one dated entry for each program, instance ty
     sd-pipeline cost actual latest --correct
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable
 from datetime import date

@@ -6,8 +6,6 @@ connection nor the SageMaker SDK.
     sd-pipeline cost forecast --params params/sd2_base.yaml --set TrainingInstanceCount=16
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Reads nothing, writes nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

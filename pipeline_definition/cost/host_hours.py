@@ -5,8 +5,6 @@ Reads a parameter set and the price file; writes nothing.
     sd-pipeline parameters --params params/sd2_base.yaml
 """
 
-from __future__ import annotations
-
 from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.cost.prices import Purchase, load_prices

@@ -3,8 +3,6 @@
 Reads planned jobs, a workload, rates and prices; writes nothing.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """A deadline and a budget as people write them. Reads nothing but the clock, writes nothing."""
 
-from __future__ import annotations
-
 import math
 import re
 from datetime import datetime, timedelta

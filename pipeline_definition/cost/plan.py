@@ -5,8 +5,6 @@ Reads a parameter set, a definition, changed parameters, prices.yaml and rates.y
     sd-pipeline plan --deadline 10d --budget 40000 --params params/sd2_base.yaml
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """A plan as words, as tables and as a page with its chart."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any

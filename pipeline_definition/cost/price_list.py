@@ -7,8 +7,6 @@ price list does not answer stays as it was, with its own source and date, and is
     sd-pipeline cost prices plan arn:aws:sagemaker:us-east-1:111122223333:training-plan/spring
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ sd-pipeline cost prices refresh
 sd-pipeline cost prices set ml.p5e.48xlarge 70 --source "offer of 3 November"
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from datetime import date

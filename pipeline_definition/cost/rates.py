@@ -3,8 +3,6 @@
 A rate is measured by this project, else published by others, else derived from the model's FLOPs and a utilisation.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from dataclasses import dataclass

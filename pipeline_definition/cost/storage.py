@@ -3,8 +3,6 @@
 Reads a parameter set, a workload and prices; writes nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

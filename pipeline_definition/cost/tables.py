@@ -1,7 +1,5 @@
 """A forecast and a plan as tables for a terminal, and as JSON for programs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any

@@ -5,8 +5,6 @@ Reads nothing, writes nothing.
     sd-pipeline cost training --gpu-hours 13165 --gpus-per-instance 8 --price-per-instance-hour 40.96
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

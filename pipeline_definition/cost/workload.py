@@ -3,8 +3,6 @@
 Reads nothing else, writes nothing, and needs no SageMaker SDK.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from params.memory import BYTES, ModelFigures, SampleFigures

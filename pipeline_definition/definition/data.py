@@ -4,8 +4,6 @@ All write their data straight to S3. What SageMaker uploads for them at the end 
 prefix without a manifest was never finished.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from sagemaker.core.helper.pipeline_variable import PipelineVariable

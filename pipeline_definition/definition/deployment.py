@@ -1,7 +1,5 @@
 """The steps that put a model behind an address: CreateModel, EndpointConfig, Endpoint."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sagemaker.core.workflow.execution_variables import ExecutionVariables

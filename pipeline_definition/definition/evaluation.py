@@ -1,7 +1,5 @@
 """The Evaluate step: pictures from held-out captions, FID and CLIP score into metrics.json."""
 
-from __future__ import annotations
-
 from sagemaker.core.workflow.properties import PropertyFile
 from sagemaker.mlops.workflow import ProcessingStep, TrainingStep
 

@@ -8,8 +8,6 @@ A CLIP that does not score real pictures higher with their own captions than wit
 pictures. Then its score decides nothing, and the model must be shown to have a lower FID than the untrained one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

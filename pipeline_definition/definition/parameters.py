@@ -3,8 +3,6 @@
 Reads Settings; writes nothing. `sd-pipeline parameters --params FILE` prints them as a table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, get_args
@@ -64,7 +62,7 @@ class PhaseParameters:
     training: Hosts
 
     @classmethod
-    def for_phase(cls, phase: Phase, batch: Count) -> PhaseParameters:
+    def for_phase(cls, phase: Phase, batch: Count) -> "PhaseParameters":
         """Return the parameters of a later phase; `batch` is the first one's global batch."""
         train, name = phase.train, phase.train_name
         seen = f"Samples that {name} sees, at {phase.encode.resolution_px} px"

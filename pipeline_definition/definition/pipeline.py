@@ -8,8 +8,6 @@ of these three. The folder can be deleted at any time.
     sd-pipeline definition --params params/local.yaml
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

@@ -1,7 +1,5 @@
 """The Register step: the model package, with the numbers and the lineage that an approver wants to see."""
 
-from __future__ import annotations
-
 import logging
 
 from sagemaker.core.helper.pipeline_variable import PipelineVariable

@@ -4,8 +4,6 @@ Reads settings and a definition as the SDK built it; returns the definition to u
 SageMaker takes them all, and none of them at once. What the settings leave out leaves the definition as it was.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, Final
 

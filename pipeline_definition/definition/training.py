@@ -1,7 +1,5 @@
 """The steps that train: Tune (a small search, judged by the validation loss), Train, and the optional Throughput."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sagemaker.core import shapes

@@ -4,8 +4,6 @@ Reads instances.yaml, botocore's service model, and the figures of the models th
 `python -m steps memory` writes; writes nothing, needs no network and no torch.
 """
 
-from __future__ import annotations
-
 import difflib
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -3,8 +3,6 @@
 Reads a definition and the changed parameters; writes nothing, and needs no SageMaker SDK.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -78,7 +76,7 @@ class PlannedJob:
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What a tuner may choose, by hyperparameter."""
 
-    def alternatives(self) -> Iterator[PlannedJob]:
+    def alternatives(self) -> "Iterator[PlannedJob]":
         """Yield the job on each of the hosts that it may get, the first one's first."""
         yield self
         name = f"{self.step}'s instance_preferences"

@@ -3,8 +3,6 @@
 Reads botocore's service model; writes nothing, needs no network.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any, Final
 

@@ -9,8 +9,6 @@ Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-a
 https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference-autoscale.html
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """The quality gate as the definition states it, and whether the run's metrics meet it, line by line."""
 
-from __future__ import annotations
-
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping

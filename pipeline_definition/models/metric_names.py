@@ -1,7 +1,5 @@
 """What the metrics of metrics.json are called by people, and which of them are better lower or higher."""
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

@@ -4,8 +4,6 @@ Reads <folder>/lineage.json, and the record of a model package where there is on
 nobody recorded stands there as "unknown".
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -6,8 +6,6 @@ Reads S3 by the addresses in the package's metadata, and the price file; `fetch`
     sd-pipeline models compare 3 latest
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ that was cut off goes on where it was.
     sd-pipeline pretrained fetch --out stable-diffusion
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -8,8 +8,6 @@ follows it. Every promotion's endpoint configuration remembers the one before it
     sd-pipeline rollback
 """
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -5,8 +5,6 @@ the diffusers folder at data.pretrained_uri, gets a group of its own, which the 
 not watch: so it can be deployed, and compared with one's own.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

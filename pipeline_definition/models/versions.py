@@ -5,8 +5,6 @@ Reads the registry and each metrics.json; writes versions.json among a run's art
     sd-pipeline report latest
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final

@@ -4,8 +4,6 @@ Each takes its name, which keeps its ids apart from those of the page's other ch
 cannot see it, and plain numbers; it returns SVG to put into the page.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Sequence

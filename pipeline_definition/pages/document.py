@@ -1,7 +1,5 @@
 """What a page is made of: facts, charts, pictures and tables, in sections. Reads nothing, writes nothing."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

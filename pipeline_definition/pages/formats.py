@@ -1,7 +1,5 @@
 """Numbers, times and sizes as people read them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime

@@ -3,8 +3,6 @@
 Reads base.html, components.html, graph.html and style.html, and the template of a page that adds parts of its own.
 """
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A document as Markdown: its facts and tables, and where its charts are. Reads nothing, writes nothing."""
 
-from __future__ import annotations
-
 from pipeline_definition.pages.document import Document, Table
 
 

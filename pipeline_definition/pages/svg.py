@@ -4,8 +4,6 @@ So one drawing reads well in light and in dark, text stays text, and the same fi
 chart.mplstyle.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -4,8 +4,6 @@ Reads the pairs' pictures and the votes; appends to the votes. So a voter goes o
 nobody can tell the models apart by their side.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import itertools

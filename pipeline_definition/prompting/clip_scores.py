@@ -4,8 +4,6 @@ Reads picture files and the evaluator's clip/ folder, fetched once from data.eva
 none on this machine; writes that copy into the folder it is given.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -5,8 +5,6 @@ Reads endpoints, or the variants of one with their configuration, and the price 
     sd-pipeline compare "a lighthouse at dusk" --prompts prompts.txt --endpoint sd-production
 """
 
-from __future__ import annotations
-
 import itertools
 import statistics
 import tempfile

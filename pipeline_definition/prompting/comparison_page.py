@@ -3,8 +3,6 @@
 Reads a comparison; writes nothing. The page needs no network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

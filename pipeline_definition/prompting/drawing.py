@@ -3,8 +3,6 @@
 Reads an endpoint; writes <folder>/pictures/<model>/<request's digest>.png, each whole or not at all.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -7,8 +7,6 @@ endpoint is an object in S3, <prefix>/requests/<id>.json, and so is the answer.
     sd-pipeline prompt "a small red circle at the top on a blue background" --endpoint http://127.0.0.1:8080
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import time

@@ -4,8 +4,6 @@ Student's t, transformed for the skewness of the values (Hall 1992, On the remov
 CLIP scores have a long lower tail, and resampling eight of them gives intervals that hold the truth 86 times in 100.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final

@@ -6,8 +6,6 @@ that it is given. Nothing is sent anywhere but to the endpoints: no analytics, n
     sd-pipeline playground --local --params params/local.yaml
 """
 
-from __future__ import annotations
-
 import hashlib
 import html
 import os

@@ -6,8 +6,6 @@ half a vote for each. Votes on pictures of one prompt are alike, so intervals ar
 chance alone makes of so many votes where that is wider: where everybody agrees, prompts do not differ.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Sequence

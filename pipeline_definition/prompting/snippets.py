@@ -1,7 +1,5 @@
 """A request as code: what to paste in order to have a picture drawn again, by boto3, curl and Python alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

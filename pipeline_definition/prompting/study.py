@@ -6,8 +6,6 @@ folder.
     sd-pipeline prompt-study --prompts prompts.txt --local --params params/local.yaml
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final

@@ -3,8 +3,6 @@
 Reads results and pictures; writes study.html, with the first prompts as the settings that show a difference drew them.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ Reads a file of prompts, one a line; writes nothing. '#' begins a comment, and `
 prompts below it are, for what is told by kind of prompt.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -6,8 +6,6 @@ same prompts and seeds on both sides. The best of many settings is best by luck 
 prompts stands beside what it scored on these.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

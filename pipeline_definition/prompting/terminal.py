@@ -5,8 +5,6 @@ kitty https://sw.kovidgoyal.net/kitty/graphics-protocol/ , iTerm2 https://iterm2
 otherwise two pixels for each character, in 24-bit colour.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Callable, Mapping

@@ -6,8 +6,6 @@ browser gets names a model.
     sd-pipeline compare --vote --prompts prompts.txt --endpoint sd-production
 """
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 from socket import socket

@@ -4,8 +4,6 @@ Reads and appends to that file. A line is on the disk before the voter sees the 
 line that was cut off is counted and left out. The last vote of one voter on one pair counts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ The forecast is kept among the run's artifacts, so that its page can be made aga
 parameter set, the artifacts' definition and parameters, and the price file; writes forecast.json.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date

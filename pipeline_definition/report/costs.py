@@ -3,8 +3,6 @@
 SageMaker bills each host for the seconds of its job; a step taken from the cache cost nothing in this run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +26,7 @@ class Cost:
     unpriced: frozenset[str] = frozenset()
     """Instance types without a price."""
 
-    def __add__(self, other: Cost) -> Cost:
+    def __add__(self, other: "Cost") -> "Cost":
         return Cost(self.instance_hours + other.instance_hours, self.usd + other.usd, self.unpriced | other.unpriced)
 
     @property

@@ -1,7 +1,5 @@
 """What the model learned from: the download's yield, row by row, and the latents' checks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ Reads a sample of shards, latents or a folder; writes one HTML file.
     sd-pipeline data show s3://BUCKET/shards/NAME
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

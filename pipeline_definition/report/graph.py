@@ -3,8 +3,6 @@
 Reads the definition JSON: references between steps, DependsOn, and the branches of conditions.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

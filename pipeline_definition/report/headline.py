@@ -3,8 +3,6 @@
 These are how good the model is (FID and CLIP score), how fast it was trained, and what the run cost.
 """
 
-from __future__ import annotations
-
 import statistics
 from dataclasses import dataclass
 from typing import Any

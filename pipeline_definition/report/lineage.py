@@ -1,7 +1,5 @@
 """Where the model comes from, and whether it may be used: the parameters, the package, the training's own record."""
 
-from __future__ import annotations
-
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.document import Fact, Section, Table
 from pipeline_definition.pages.formats import date, leaves, moment, plain

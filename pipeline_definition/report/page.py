@@ -5,8 +5,6 @@ Reads a run's artifacts folder; writes one file. The same artifacts give the sam
     sd-pipeline report RUN
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

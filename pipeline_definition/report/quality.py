@@ -1,7 +1,5 @@
 """How good the model is: every metric of metrics.json by its name, with its interval."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A run as its page shows it: the definition's steps and the outcome of each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -75,7 +73,7 @@ class Run:
     """For one phase of a run of several: the name of the step that trained it."""
 
     @property
-    def phases(self) -> tuple[Run, ...]:
+    def phases(self) -> "tuple[Run, ...]":
         """The run as seen by each of its phases; only itself where there is one phase."""
         formers, trained = self.artifacts.former_phases, [s for s in self._making if s.node.kind == "Training"]
         if not formers or len(trained) <= len(formers):

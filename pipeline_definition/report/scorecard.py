@@ -1,7 +1,5 @@
 """The scorecard: the gate's lines, each metric over the versions, and the comparison with the approved one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """What ran: the graph of the steps, and each step over time: when, how long, on what, and at what cost."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

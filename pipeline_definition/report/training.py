@@ -1,7 +1,5 @@
 """How the training went: loss, learning rate, speed, and where the time went."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """What the search tried, what each trial cost, and what it chose."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Why a row of the url table did not become a sample: the names that the ledger counts under."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final

@@ -1,7 +1,5 @@
 """Small parquet files that lie in memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A prefix of an object store, or a folder: written straight to through fsspec, past any local disk."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

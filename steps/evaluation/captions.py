@@ -4,8 +4,6 @@ Reads a .txt (one caption per line), .csv, .tsv, .jsonl, .json (COCO's `annotati
 through fsspec, such as the 30,000 COCO captions that MLPerf Training judges with. A column `seed` gives the seeds.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -5,8 +5,6 @@ a Hugging Face cache; downloads nothing.
 Hessel et al. 2021, arXiv:2104.08718; the score here is the plain cosine, in -1..1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final

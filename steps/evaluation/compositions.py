@@ -4,8 +4,6 @@ Reads compositions.jsonl, fifty prompts of each kind in turns, beside this file.
 rules are those of Ghosh et al. 2023, arXiv:2310.11513; the objects are COCO's.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

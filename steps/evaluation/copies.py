@@ -8,8 +8,6 @@ again. The threshold is half way between what 99 % of the former stay below and 
 former reach further, the set itself has copies, and the latter alone decide.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final

@@ -3,8 +3,6 @@
 Writes copies.html beside metrics.json. Captions are other people's words: they are escaped.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import io

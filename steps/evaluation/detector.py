@@ -4,8 +4,6 @@ Reads the evaluator's folder detector/, an OWLv2 or OWL-ViT as transformers save
 downloads nothing. Each box is the object, of all in the suite, whose name fits it best.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

@@ -5,8 +5,6 @@ number of features. `Yardstick.extrapolated` estimates the latter. Kernel distan
 pictures are the yardstick, the same for every model: intervals speak of other draws of the generated ones.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +38,7 @@ class Measured:
     parts: Floats
     """(N,), from whose spread the interval follows."""
 
-    def __sub__(self, other: Measured) -> Measured:
+    def __sub__(self, other: "Measured") -> "Measured":
         """Return the difference on the same prompts."""
         return Measured(self.value - other.value, self.parts - other.parts)
 
@@ -59,10 +57,10 @@ class _Moments:
     squares: Tensor
 
     @classmethod
-    def of(cls, rows: Tensor) -> _Moments:
+    def of(cls, rows: Tensor) -> "_Moments":
         return cls(len(rows), rows.sum(0), rows.T @ rows)
 
-    def __add__(self, other: _Moments) -> _Moments:
+    def __add__(self, other: "_Moments") -> "_Moments":
         return _Moments(self.count + other.count, self.total + other.total, self.squares + other.squares)
 
     @property

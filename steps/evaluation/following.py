@@ -4,8 +4,6 @@ Reads the rows' pictures, and the real ones where these say what words look like
 pixels say what is right, on the judged pictures; elsewhere a detector does, on pictures of a suite of its own.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import cycle, islice

@@ -4,8 +4,6 @@ Reads the evaluator's folder of the metric's name, a model as transformers saves
 fid_clean read Inception's weights. Downloads nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

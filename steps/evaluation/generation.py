@@ -7,8 +7,6 @@ batches in turn, so a picture's batch does not depend on the number of workers; 
 not drawn again, so a killed job resumes.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress

@@ -4,8 +4,6 @@ Each picture starts from the noise of its own seed, made on the CPU in float32: 
 number of workers change it by rounding alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final

@@ -12,8 +12,6 @@ in the published weights. It differs from torchvision's network as TensorFlow's 
 padding, the last block pools the maximum, and pictures are scaled to (x - 128) / 128.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ their mean (Hampel 1974, The Influence Curve and its Role in Robust Estimation).
 prompts have the differences of their parts, so that what is hard for both cancels out. A share has an exact interval.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Final
 

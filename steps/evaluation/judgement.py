@@ -3,8 +3,6 @@
 Reads the reference and the pictures that generation drew; writes into one folder, metrics.json last.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

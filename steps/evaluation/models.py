@@ -4,8 +4,6 @@ Reads input_dir("model")/model.tar.gz, input_dir("pretrained") and, straight fro
 archive; unpacks onto the job's volume, because the root file system of an instance is small.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path

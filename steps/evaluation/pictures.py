@@ -5,8 +5,6 @@ any other generation are deleted. With a mirror, a prefix that outlives the job,
 job on a new host resumes from it.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import time

@@ -4,8 +4,6 @@ Reads the reference artifact: manifest.json and the WebDataset shards (jpg, txt,
 in memory; pictures are read on request.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import itertools

@@ -4,8 +4,6 @@ The same pictures give the same bytes: nothing here depends on the time or on ho
 font is DejaVu Sans, which matplotlib carries: captions from the web need more than Pillow's own font has.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Mapping, Sequence

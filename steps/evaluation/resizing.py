@@ -3,8 +3,6 @@
 They differ by grey levels where pictures are reduced, and so do the FIDs: Parmar et al. 2022, arXiv:2104.11222.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final
 

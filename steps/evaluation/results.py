@@ -5,8 +5,6 @@ and seeds, positive where the trained model is worse: fid_above_approved. FIDs a
 pictures; where there are too few to extrapolate, KID says whether the trained model is better, or nothing does.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Turns pictures into features and scores, from which the metrics of a row are computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +41,7 @@ class Scores:
     further: Mapping[str, Floats] = field(default_factory=dict)
     """Features, (N, D), or scores, (N,), of further networks, by the metric's name."""
 
-    def at(self, rows: npt.NDArray[np.int_] | slice) -> Scores:
+    def at(self, rows: npt.NDArray[np.int_] | slice) -> "Scores":
         """Return the scores of some of the pictures."""
         cosines = self.cosines[rows]
         # Like torchmetrics: a mean below 0 counts as 0.
@@ -51,7 +49,7 @@ class Scores:
         further = {name: values[rows] for name, values in self.further.items()}
         return Scores(mean, cosines, self.margins[rows], self.clip_features[rows], self.fid_features[rows], further)
 
-    def first(self, count: int) -> Scores:
+    def first(self, count: int) -> "Scores":
         """Return the scores of the first `count` pictures, or of all if there are fewer."""
         return self if count >= len(self.cosines) else self.at(slice(count))
 

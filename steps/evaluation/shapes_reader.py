@@ -4,8 +4,6 @@ Reads captioned real pictures, writes nothing. What a word looks like, the real 
 their backgrounds of that name, a shape the mean outline of the things that are called so; likewise sizes and places.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections import defaultdict

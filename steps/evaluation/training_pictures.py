@@ -4,8 +4,6 @@ Reads the descriptors artifact, straight from its address, and single samples of
 Memory holds the pictures that are asked about and one file of descriptors at a time, however many files there are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path

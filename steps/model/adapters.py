@@ -4,8 +4,6 @@ Reads and writes <folder>/adapters/NAME/pytorch_lora_weights.safetensors, in dif
 kohya's. What a model's own training left is named in its lineage.json, under `lora`.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import warnings

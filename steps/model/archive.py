@@ -4,8 +4,6 @@ Reads model.tar.gz; writes its files into a folder. Refused with one line: an ar
 holds anything but files and folders, leads out of the folder, or unpacks to more than it may.
 """
 
-from __future__ import annotations
-
 import gzip
 import shutil
 import tarfile

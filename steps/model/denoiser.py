@@ -5,8 +5,6 @@ measured and drawn with. Order, draws, checkpoints, averages and guards know no 
 nothing.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -91,7 +89,7 @@ class Denoiser(ABC):
     """What it can be trained to predict, in the words of train.prediction_type."""
     flow_samplers: ClassVar[tuple[str, ...]]
     """The samplers that its pipeline draws with where the network predicts flow."""
-    write_single_file: ClassVar[staticmethod[[Path, Path, str], list[str]]]
+    write_single_file: "ClassVar[staticmethod[[Path, Path, str], list[str]]]"
     """Writes a folder's model into a file, with a title, as other programs read it; returns what users must know."""
 
     @property

@@ -3,8 +3,6 @@
 Reads a folder and, where there is one, its checksums.json, which write_checksums() leaves in it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

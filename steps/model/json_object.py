@@ -1,7 +1,5 @@
 """Reads the small JSON files of a model folder, which may be anybody's: an object, or an error that names the file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

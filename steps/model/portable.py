@@ -6,8 +6,6 @@ of mixed precisions loads and then fails at the first prompt; and a CLIP text en
 and fills what it does not find with random numbers. Training's export calls it, and `python -m steps export`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

@@ -5,8 +5,6 @@ looks nothing up on a network, and loads weights from safetensors alone. The lib
 for: diffusers takes seconds. What is returned is typed as Any: the libraries are typed in parts only.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Reads <folder>/{text_encoder*,tokenizer*}/; writes nothing.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

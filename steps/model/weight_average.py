@@ -3,8 +3,6 @@
 Counts samples, not steps, so that the average is over the same stretch of training at any batch size.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Reads PROBE_<FIELD> of the environment (`params.programs.ProbeArguments`). GET /
 measured, POST /invocations with the measurements as JSON. Writes nothing but its log.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

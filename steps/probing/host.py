@@ -3,8 +3,6 @@
 Reads the driver, torch, the job's resources and the names of this host; writes a file to the job's disk and deletes it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

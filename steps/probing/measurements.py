@@ -3,8 +3,6 @@
 Writes each line to the log as it is known, for people and, behind PROBE_LINE, for `sd-pipeline probe`.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 Reads the resolver and opens connections, over which nothing is sent; writes nothing.
 """
 
-from __future__ import annotations
-
 import itertools
 import socket
 import time

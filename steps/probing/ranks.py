@@ -6,8 +6,6 @@ Reads what NCCL says of its network in the files that NCCL_DEBUG_FILE names. Wri
 Bandwidth is nccl-tests' bus bandwidth: https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ Reads a byte of each address that jobs read. Writes an object of a few bytes bel
 deletes it where the role may; `sd-pipeline probe` deletes the rest.
 """
 
-from __future__ import annotations
-
 import time
 from contextlib import suppress
 from functools import partial

@@ -5,8 +5,6 @@ Reads <model>/adapters/NAME/pytorch_lora_weights.safetensors, and <adapters_uri>
 have the same adapter (steps.serving.pictures.Shape), and switching takes no time.
 """
 
-from __future__ import annotations
-
 import re
 import tempfile
 from pathlib import Path

@@ -4,8 +4,6 @@ Whatever a client sends, it gets pictures or an error as JSON (see `steps.servin
 and X-Amzn-SageMaker-Custom-Attributes alone, so what the headers say is there, too.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

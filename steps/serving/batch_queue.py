@@ -3,8 +3,6 @@
 First come, first served: a batch has the shape of the oldest request and is filled up with the next ones of that shape.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 import time
@@ -56,7 +54,7 @@ class Ticket:
         """Cost of those, in pixels times steps."""
         return self.waiting_pictures * self.shape.work
 
-    def take(self, count: int) -> list[Slot]:
+    def take(self, count: int) -> "list[Slot]":
         """Take up to `count` of its waiting pictures into a batch."""
         if self.started_s is None:
             self.started_s = time.monotonic()

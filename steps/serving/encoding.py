@@ -6,8 +6,6 @@ XMP packet whose DigitalSourceType is the IPTC's term for pictures made by a tra
 the same bytes, but for the signature of the manifest, which no two files share.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -5,8 +5,6 @@ Every error is `{"error": {"status": 422, "message": "...", "fields": [{"field":
 They never repeat values of the request: error bodies end up in logs, and prompts must not.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final

@@ -12,8 +12,6 @@ concern, in a denoiser:
 at hand is measured at start-up (`deviation`), not assumed: other CPUs, more threads and GPUs choose otherwise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 

@@ -4,8 +4,6 @@ Forms and names are in aliases.yaml; what is here takes apart what is not one fi
 as asked is refused by its name, never left out.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -3,8 +3,6 @@
 Prompts are left out unless SERVE_LOG_PROMPTS says otherwise: no library's own messages about them get through either.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

@@ -1,7 +1,5 @@
 """Content-Type in, Accept out (RFC 9110, sections 8.3 and 12.5.1)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Final, get_args

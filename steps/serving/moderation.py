@@ -8,8 +8,6 @@ Reads the file of SERVE_REFUSED_PROMPTS, regular expressions, one a line:
 Another way to judge prompts is another class with `Moderation`'s `refuses`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

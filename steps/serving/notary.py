@@ -5,8 +5,6 @@ SERVE_SIGNING_CERTIFICATES. Without a key one is made at start, with a certifica
 time-stamp authority is asked, and nothing is looked up: what is signed and read needs no network.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

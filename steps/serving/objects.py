@@ -3,8 +3,6 @@
 Writes into a folder that it is given. Whatever cannot be read is a StepError that names the setting.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

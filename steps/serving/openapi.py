@@ -1,7 +1,5 @@
 """What GET /openapi.json says: openapi.yaml, and the schemas of requests and answers, which FastAPI does not see."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """What the queue carries and the model draws."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from PIL.Image import Image

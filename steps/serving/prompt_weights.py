@@ -5,8 +5,6 @@ The notation is that of AUTOMATIC1111's web UI (modules/prompt_parser.py there):
 part. What else it knows (`[a:b:0.5]`, `[a|b]`, `a AND b`, `<lora:...>`) is refused, never read as words.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re

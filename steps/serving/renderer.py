@@ -5,8 +5,6 @@ drawn in float32 on the CPU, so that a seed means the same picture on every devi
 safety checker flags are replaced with black ones.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 import time

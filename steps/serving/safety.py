@@ -3,8 +3,6 @@
 Reads the model folder's safety_checker/ and feature_extractor/, or those under SERVE_SAFETY_CHECKER_URI.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from dataclasses import replace

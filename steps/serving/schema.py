@@ -1,7 +1,5 @@
 """The request of POST /invocations and the JSON form of its answer."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 

@@ -4,8 +4,6 @@ On SIGTERM the endpoint takes no more requests and its health check turns red; r
 process ends with status 0. A second signal ends it at once. A model that fails or hangs ends it with an error.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import time

@@ -5,8 +5,6 @@ a fixed grid of cells and not on the pixels: a picture of another size has the s
 does not count. docs/serving.md says what the mark survives.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Assembles the parts of a training: model, data, objective and optimizer step."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final

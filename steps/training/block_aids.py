@@ -6,8 +6,6 @@ each sample, skips the blocks between a first and a last one and is put back at 
 network, is to point where a vision model's features of the same cells do, which Encode stored. Reads nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Final
 

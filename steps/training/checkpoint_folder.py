@@ -10,8 +10,6 @@ Reads and writes only these. The manifest holds the sha256 of every file; where 
 before is used.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -77,7 +75,7 @@ class Checkpoint:
 class CheckpointFolder:
     """The checkpoints of one training."""
 
-    def __init__(self, folder: Path, keep: int, shorter: CheckpointFolder | None = None) -> None:
+    def __init__(self, folder: Path, keep: int, shorter: "CheckpointFolder | None" = None) -> None:
         """Keep the newest `keep` in `folder`; until it has one, the newest is that of `shorter`, which it continues."""
         self.folder, self._keep, self._shorter = folder, keep, shorter
 
@@ -133,11 +131,11 @@ class CheckpointFolder:
         finished = Finished(job_name=job_name, seen_samples=seen_samples, settings=dict(settings))
         write_text(self.folder / FINISHED_FILE, finished.model_dump_json(), synced=True)
 
-    def newest_generation(self) -> CheckpointFolder:
+    def newest_generation(self) -> "CheckpointFolder":
         """Return the folder of the newest training with these settings: this one, or one that began afresh later."""
         return CheckpointFolder(self._generation(max(self._later(), default=1)), self._keep)
 
-    def begin_afresh(self) -> CheckpointFolder:
+    def begin_afresh(self) -> "CheckpointFolder":
         """Remove earlier checkpoints; return a new training's folder: another, for S3 brings removed ones back."""
         number = max(self._later(), default=1) + 1
         afresh = CheckpointFolder(self._generation(number), self._keep)
@@ -146,14 +144,14 @@ class CheckpointFolder:
             CheckpointFolder(self._generation(earlier), self._keep).clear()
         return afresh
 
-    def going_on_from(self, shorter: CheckpointFolder) -> CheckpointFolder:
+    def going_on_from(self, shorter: "CheckpointFolder") -> "CheckpointFolder":
         """Return this folder as the continuation of a shorter training, whose cost it takes over."""
         spent = shorter.folder / SPENT_FILE
         if spent.is_file() and not (self.folder / SPENT_FILE).is_file():
             shutil.copy(spent, self.folder)
         return CheckpointFolder(self.folder, self._keep, shorter)
 
-    def neighbours(self) -> Iterator[CheckpointFolder]:
+    def neighbours(self) -> "Iterator[CheckpointFolder]":
         """Yield the newest folder of every other training on the same volume that has checkpoints."""
         for path in sorted(self.folder.parent.iterdir()):
             if path.is_dir() and path.name.isalnum() and path != self.folder:

@@ -5,8 +5,6 @@ to which they are copied; it writes only to stdout: at every check a line for th
 while the newest checkpoint in S3 is too old.
 """
 
-from __future__ import annotations
-
 import fcntl
 import threading
 import time

@@ -5,8 +5,6 @@ Diffusion 3 (Esser et al. 2024, arXiv:2403.03206): logit-normal with mean 0 and 
 and shifted towards noise for larger pictures (equation 23).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

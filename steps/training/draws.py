@@ -6,8 +6,6 @@ within a stream is fixed: timestep, dropped caption, noise of the posterior, noi
 A new version of numpy may draw other normal numbers (NEP 19): the model's lineage records the versions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final

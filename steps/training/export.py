@@ -6,8 +6,6 @@ Writes <model>/<part>/, model_index.json, training_log.jsonl, lineage.json and, 
 adapters/NAME/, or merged_adapters/NAME/ where the weights hold it already.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import shutil

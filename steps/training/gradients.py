@@ -1,6 +1,6 @@
 """Gradients over ranks: summed during the backward pass, and only in the last accumulation step."""
 
-# No `from __future__ import annotations`: DDP compares the hook's annotations with classes.
+# The annotations stay classes: DDP compares the hook's with them.
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

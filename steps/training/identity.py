@@ -1,7 +1,5 @@
 """What a training is: its identity, without which none may share checkpoints, and the lineage of its model."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import platform

@@ -4,8 +4,6 @@ Captions are token ids that are encoded on the fly, or cached embeddings. Droppe
 here, when a sample is used: never in the cache.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -113,7 +111,7 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.timesteps)
 
-    def micro_batches(self, size: int) -> Iterator[Inputs]:
+    def micro_batches(self, size: int) -> "Iterator[Inputs]":
         """Yield pieces of `size` samples, as views."""
         tensors = [tensor for field in fields(self) if (tensor := getattr(self, field.name)) is not None]
         for start in range(0, len(self), size):

@@ -4,8 +4,6 @@ A rank joins the others, trains, and turns what can go wrong into one clear line
 rank, under torchrun otherwise.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import traceback

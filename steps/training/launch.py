@@ -7,8 +7,6 @@ starts, a security group that lets nothing through) ends within the time that is
 host, the interface and the port.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

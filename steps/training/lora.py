@@ -5,8 +5,6 @@ matrices is added to a layer's own (Hu et al. 2021, arXiv:2106.09685), so that a
 weights. What the optimizer, the average and the checkpoints hold follows from what has gradients.
 """
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from typing import Any, Final
@@ -72,7 +70,7 @@ class TextAndUnet(nn.Module):
         states = self.text_encoder(encoder_hidden_states.long())[0]
         return self.unet(noisy, timesteps, encoder_hidden_states=states, **named)
 
-    def train(self, mode: bool = True) -> TextAndUnet:
+    def train(self, mode: bool = True) -> "TextAndUnet":
         """Set the UNet's mode: a text encoder with dropout would draw from a generator that nobody seeds."""
         super().train(mode)
         self.text_encoder.eval()

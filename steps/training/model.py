@@ -8,8 +8,6 @@ itself loads: there is no form of it that is data alone. So it comes only from t
 the pipeline's role writes, and without `compile` nothing is read.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import shutil

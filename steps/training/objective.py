@@ -6,8 +6,6 @@ be exported. Timesteps are spread evenly over the schedule, one stratum for each
 hundred samples suffice; each bucket has its share of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext

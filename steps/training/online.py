@@ -5,8 +5,6 @@ Reads the latents channel (held-out latents, manifest.json, plan.json) and, on t
 that encoders run on their own hosts alone. Each rank asks them for its blocks and is handed tensors.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 Nothing in it waits for the device: the results are read when a log line is written.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -6,8 +6,6 @@ libraries take for themselves (CUDA's context, workspaces, fragments) is not in 
 same bytes in ten times the time, for it keeps figures of each module.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

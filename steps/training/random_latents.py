@@ -3,8 +3,6 @@
 Writes a folder with manifest.json, index.json and one shard for each split, as Encode does.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path

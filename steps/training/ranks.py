@@ -6,8 +6,6 @@ a checksum, a JSON text) travels over gloo always, so that it never waits for a 
 that TORCHELASTIC_ERROR_FILE names; the launcher reads those of all ranks and reports the cause of the others.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

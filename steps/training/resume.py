@@ -5,8 +5,6 @@ reads <digest>/identity.json of the trainings there. Release 0.1.0 wrote none: t
 <digest>/samples-*/training_log.jsonl gives an estimate of the length, and the digest proves it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Reads the channels `latents` (or --latents-uri) and `pretrained`, and checkpoint
 checkpoints and, at the end, the model. `steps.training.job` runs it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

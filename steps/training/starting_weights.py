@@ -6,8 +6,6 @@ is told to do before any rank starts: a network that predicts v and is trained a
 architecture, would cost days without an error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final

@@ -8,8 +8,6 @@ for everything, or Muon for the hidden matrices beside AdamW for the rest; it ne
 itself whether a step is skipped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final

@@ -4,8 +4,6 @@ What a training has cost over all its jobs is read from and written to spent.jso
 rank only: a killed job costs money, too.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import signal

@@ -8,8 +8,6 @@ Every iteration is one optimizer step over one micro-batch on each rank: batch =
 gradient accumulation is slightly faster, because it steps less often.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final

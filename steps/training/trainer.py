@@ -4,8 +4,6 @@ Reads the latents through the loader; writes checkpoints and the training log on
 same loop and makes the same decisions, which depend only on the samples seen.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field

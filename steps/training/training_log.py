@@ -7,8 +7,6 @@ set, to a run named after the job in the experiment MLFLOW_EXPERIMENT_NAME, both
 that does not answer loses its figures; training continues.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -6,8 +6,6 @@ gradient checkpointing nor the frozen text encoders. The ceiling is measured, no
 of a few large matrix products in the precision of the forward pass.
 """
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ progress for the time-out, the thread reads the others' reports, names the ranks
 process: nothing else interrupts a collective that hangs. It also ends a rank whose torchrun, or first host, is gone.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

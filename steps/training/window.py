@@ -3,8 +3,6 @@
 Guards count and report that, and stop a training past a limit.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 import time

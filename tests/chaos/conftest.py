@@ -1,7 +1,5 @@
 """The tiny pipeline of tests/end_to_end, run unbroken once; what breaks runs beside it, on the same pictures."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run leaves behind, as digests: two runs are the same when these are."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
@@ -30,7 +28,7 @@ class Outcome:
     """How long its steps ran."""
 
     @classmethod
-    def of(cls, pipeline: LocalPipeline, dataset: str, execution_id: str) -> Outcome:
+    def of(cls, pipeline: LocalPipeline, dataset: str, execution_id: str) -> "Outcome":
         """Read the outcome of a run that succeeded; its control plane is up."""
         bucket = pipeline.state / "s3" / BUCKET
         metrics = json.loads((pipeline.runs / execution_id / "artifacts" / "metrics.json").read_text())

@@ -1,7 +1,5 @@
 """500 asynchronous requests to the real server, which is killed three times while they wait: every one is answered."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The machine's clock jumps by days while the pipeline runs: every step ends as without."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

@@ -3,8 +3,6 @@
 CHAOS_KILLS says how often (50), CHAOS_SEED which moments. Prints who was killed during what.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

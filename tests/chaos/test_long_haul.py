@@ -3,8 +3,6 @@
 LONG_HAUL_MINUTES says how long (60). Checkpoints and validations are frequent, so that an hour has as many as weeks.
 """
 
-from __future__ import annotations
-
 import json
 import signal
 import statistics

@@ -1,7 +1,5 @@
 """containers/build.sh: content tags, and what it asks of an engine, with an engine that only writes down."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The Dockerfiles, locks and scripts: what they may and may not do, read rather than run."""
 
-from __future__ import annotations
-
 import configparser
 import json
 import re

@@ -3,8 +3,6 @@
 The base is this Python, without packages; the packages are this environment's, mounted, so nothing is fetched.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """The table of docs/operations.md about the hostile cloud: every switch, in words of the source."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

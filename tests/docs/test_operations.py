@@ -1,7 +1,5 @@
 """Every command of docs/operations.md is one that the command line takes, on files and parameters that are there."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

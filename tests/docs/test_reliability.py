@@ -1,7 +1,5 @@
 """Every test that docs/reliability.md names is there, and runs where the page says."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The local pipeline, run once for the whole test run at a small size; the tests assert on what it left behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -8,8 +8,6 @@ with the truth, signed so that 1 is the right order, and its interval. The inter
 its own interval and of the pictures that make up the truth: it says what the numbers of pictures leave open.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a run leaves on the disk, down to the members of its archives: searched for what must not be there."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import re

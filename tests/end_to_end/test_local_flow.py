@@ -1,7 +1,5 @@
 """The transformer's whole pipeline: killed in Train on two hosts and resumed, it ends as an unbroken one-host run."""
 
-from __future__ import annotations
-
 import io
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """The table of rank correlations is right where the order is known."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

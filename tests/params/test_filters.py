@@ -1,7 +1,5 @@
 """A filter is one class, and a user's own is one file."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

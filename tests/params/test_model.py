@@ -1,7 +1,5 @@
 """A setting says at its field what it decides, and one that came later changes nothing at its neutral value."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import pytest

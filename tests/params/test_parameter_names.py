@@ -1,7 +1,5 @@
 """A pipeline parameter's name is written once."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

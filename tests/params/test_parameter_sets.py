@@ -1,7 +1,5 @@
 """The delivered parameter sets: what they say in comments holds, and the arithmetic of a start comes out."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

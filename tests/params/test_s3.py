@@ -1,7 +1,5 @@
 """Addresses in S3 are split and joined in one way, and an answer that something is missing is told from others."""
 
-from __future__ import annotations
-
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given

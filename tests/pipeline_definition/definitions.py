@@ -1,7 +1,5 @@
 """What the definition's tests share: each set's definition, built once, and its arguments at their defaults."""
 
-from __future__ import annotations
-
 import functools
 import json
 from pathlib import Path

@@ -1,7 +1,6 @@
 """AWS answering from memory: each request and each answer is checked against botocore's own shapes."""
 
 # ruff: noqa: N803 (the names of the API's parameters)
-from __future__ import annotations
 
 import functools
 import io

@@ -1,7 +1,5 @@
 """What moto's SageMaker lacks for a promotion: UpdateEndpoint, which refuses what SageMaker's own refuses."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Model packages as the registry answers them, and the files that they point at."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile

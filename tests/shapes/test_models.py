@@ -1,7 +1,5 @@
 """The committed models do what their page says: loaded from the repository, on pictures that no training saw."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

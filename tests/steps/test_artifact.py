@@ -1,7 +1,5 @@
 """Parts count when their record says so, and a manifest never describes parts that are being replaced."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

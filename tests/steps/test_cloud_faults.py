@@ -1,7 +1,5 @@
 """What the cloud does to a job is one line with the fix."""
 
-from __future__ import annotations
-
 import errno
 import os
 from typing import Any

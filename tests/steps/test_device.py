@@ -1,7 +1,5 @@
 """Where a job computes: a host that has GPUs never goes on on its CPU."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

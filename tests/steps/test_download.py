@@ -1,7 +1,5 @@
 """The program as a job runs it: own processes, S3, and a web with faults."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

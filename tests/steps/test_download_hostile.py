@@ -1,7 +1,5 @@
 """A url table made to do harm: it costs its own rows, each under a cause, and what is good among them is kept."""
 
-from __future__ import annotations
-
 import io
 import json
 import resource

@@ -1,7 +1,5 @@
 """Encoding on a real Ray cluster of this machine, to a real S3 server, with the local world's models."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

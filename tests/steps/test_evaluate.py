@@ -1,7 +1,5 @@
 """The evaluate program, from a model archive to metrics.json."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A model that is taken elsewhere draws the same picture, whatever it is written as."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from pathlib import Path

@@ -4,8 +4,6 @@ identities_0.1.0.json holds, for each program and parameter set, the settings th
 and the digests of whole identities with fixed inputs, as that release computed them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An exported folder draws the same picture in today's diffusers and transformers as in last year's (`make matrix`)."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`python -m steps memory`: the figures that commands without torch reckon with are counted again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """How hosts reach each other: the interface that SageMaker names, and the addresses on it."""
 
-from __future__ import annotations
-
 import json
 import socket
 import sys

@@ -1,7 +1,5 @@
 """What a host of the probe measures: a check that fails is a line with a fix, and the others are made all the same."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Ray on one host; over several hosts it is tested where programs use it (test_download)."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

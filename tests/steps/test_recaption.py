@@ -1,7 +1,5 @@
 """Captioning on a real Ray cluster of this machine, to a real S3 server, with the captioner of the local world."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass

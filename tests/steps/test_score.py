@@ -1,7 +1,5 @@
 """Pictures and captions to scores, through the command line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The server as a process, on loopback."""
 
-from __future__ import annotations
-
 import io
 import json
 import signal

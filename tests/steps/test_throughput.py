@@ -1,7 +1,5 @@
 """`python -m steps throughput`: a line for each micro-batch size, and the best of them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`python -m steps train`: as SageMaker calls it, over torchrun where there is more than one rank."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

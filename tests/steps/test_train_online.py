@@ -1,7 +1,5 @@
 """Training and encoding in one job of two instance groups: the same training as from encoded latents."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

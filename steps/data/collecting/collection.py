@@ -6,8 +6,6 @@ the rows that are new and no others, and what it leaves out is marked. A shard t
 for good ends the step, and the next run makes only what is missing.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace

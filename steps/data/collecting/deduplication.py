@@ -5,8 +5,6 @@ they are: whoever reads samples passes over the marked ones. A pure function of 
 nothing.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,7 +53,7 @@ class Looks:
     has_colours: Mask
     """[samples]: whether they are known; tables of before colours were noted have none, and every colour will do."""
 
-    def at(self, places: Rows) -> Looks:
+    def at(self, places: Rows) -> "Looks":
         """Return the looks of some samples, in this order."""
         return Looks(self.hashes[places], self.is_known[places], self.colours[places], self.has_colours[places])
 

@@ -4,8 +4,6 @@ Reads NNNNN.parquet, img2dataset's fate of every row of a shard; writes nothing.
 caption: the same row of a longer table, or under another threshold, is not fetched again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from html import unescape

@@ -6,8 +6,6 @@ there, and each shard but the last of its kind has the same number of rows: so a
 and ends with the same shards.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -28,7 +26,7 @@ class Pending:
     first_number: int
     """The shards that they make have at least this number."""
 
-    def is_same(self, other: Pending) -> bool:
+    def is_same(self, other: "Pending") -> bool:
         """Return whether these are the same rows, for the same reason."""
         return self.first_number == other.first_number and np.array_equal(self.rows, other.rows)
 

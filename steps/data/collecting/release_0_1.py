@@ -6,8 +6,6 @@ they were made. A name is recognised with the settings of now; with those of bef
 raised; and without filters.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator

@@ -3,8 +3,6 @@
 Reads the table once, streaming; writes nothing. The filters are those of params/filters/.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

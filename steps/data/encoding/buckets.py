@@ -4,8 +4,6 @@ A batch has pictures of one shape, and a picture that is cut to a square loses u
 heads (NovelAI 2022; SDXL, arXiv:2307.01952, section 2.3 and appendix I).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +51,7 @@ class Buckets:
         """Return which bucket takes the pictures of each candidate, int64 [n]."""
         return self._taking[[self.candidates.index(size) for size in sizes]]
 
-    def merged(self, counts: Rows, at_least: int) -> Buckets:
+    def merged(self, counts: Rows, at_least: int) -> "Buckets":
         """Return the buckets with `at_least` samples of `counts` [buckets], or the largest; the nearest take others."""
         kept = np.flatnonzero(counts >= at_least)
         if not len(kept):

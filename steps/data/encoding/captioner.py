@@ -3,8 +3,6 @@
 Greedy, so that a picture's caption depends on the picture, its batch and the settings alone.
 """
 
-from __future__ import annotations
-
 import io
 from functools import lru_cache, partial
 from pathlib import Path

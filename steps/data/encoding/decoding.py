@@ -3,8 +3,6 @@
 Yields a row for each block to Ray Data: pixels as bytes are one flat buffer that no one copies to count it.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Iterator

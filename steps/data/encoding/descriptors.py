@@ -5,8 +5,6 @@ plan.json                             which sample of which verified shard is wh
 manifest.json                         the files, the model, and the captions that occur most often; written last
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final

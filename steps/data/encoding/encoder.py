@@ -4,8 +4,6 @@ one descriptor for each picture.
 What it yields depends on the block alone, not on what else is encoded or where.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Final
 

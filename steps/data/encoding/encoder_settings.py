@@ -1,7 +1,5 @@
 """What the encode step tells its encoders, and knows of the models before it loads them; imports no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

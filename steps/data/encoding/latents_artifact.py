@@ -5,8 +5,6 @@ it again. Latents that were normalised wrongly, scaled twice, or made by other w
 looks; here they end the step.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

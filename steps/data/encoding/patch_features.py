@@ -4,8 +4,6 @@ Reads <evaluator>/NAME/{config.json,model.safetensors,preprocessor_config.json} 
 (Oquab et al. 2023, arXiv:2304.07193), or any other model of square patches, such as one half of a CLIP.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Final
 

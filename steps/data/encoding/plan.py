@@ -5,8 +5,6 @@ them, in whatever order, and a killed job finds out what is missing. Rows of a s
 (bucket, shard, key); every shard but the last of a bucket is full, and holds latents of one shape.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

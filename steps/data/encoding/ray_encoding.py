@@ -4,8 +4,6 @@ Reads verified shards, writes latents and reference shards, all from Ray's worke
 references. A worker that dies costs its blocks another try.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The reference artifact: held-out pictures and captions as WebDataset shards (jpg, txt, json), copied as they are."""
 
-from __future__ import annotations
-
 import hashlib
 import tarfile
 from typing import Final

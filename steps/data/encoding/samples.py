@@ -1,7 +1,5 @@
 """The samples of verified shards: their captions from NNNNN.samples.parquet, and ranges of bytes of NNNNN.tar."""
 
-from __future__ import annotations
-
 import io
 import tarfile
 from dataclasses import dataclass, field

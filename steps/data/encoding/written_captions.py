@@ -6,8 +6,6 @@ manifest.json           model, prompt and counts, written last
 and beside each parquet its record, without which it does not exist (steps.artifact).
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Mapping

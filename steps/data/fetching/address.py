@@ -5,8 +5,6 @@ is judged is the address that the connection is then made to, not the name, so t
 octal, IPv6-mapped) nor a name that resolves differently the second time gets around it.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import math
 import socket

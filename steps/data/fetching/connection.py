@@ -5,8 +5,6 @@ the first that answers is taken (RFC 8305, "Happy Eyeballs"): else one address t
 time. Reads and writes sockets.
 """
 
-from __future__ import annotations
-
 import errno
 import http.client
 import io

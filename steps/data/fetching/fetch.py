@@ -4,8 +4,6 @@ Reads http(s) and nothing else; environment proxies are ignored, since behind on
 could not be judged.
 """
 
-from __future__ import annotations
-
 import http.client
 import io
 import re

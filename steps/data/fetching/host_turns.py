@@ -4,8 +4,6 @@ A host that answers 429 or 503 with Retry-After (RFC 9110, 10.2.3; RFC 6585, 4) 
 wait where the wait is short, and fail at once, without a request, where it is long or comes again and again.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter

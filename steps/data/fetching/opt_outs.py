@@ -11,8 +11,6 @@ img2dataset takes everything before the first colon of X-Robots-Tag for a crawle
 https://developers.google.com/search/docs/crawling-indexing/robots-meta-tag#xrobotstag
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable
 from email.message import Message

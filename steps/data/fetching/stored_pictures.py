@@ -4,8 +4,6 @@ Reads a folder of pictures, WebDataset shards or parquet files of pictures; writ
 picture_folder, picture_tars and parquet_files, so that filters, shards and the ledger work as they do for the web's.
 """
 
-from __future__ import annotations
-
 import gzip
 import re
 import threading

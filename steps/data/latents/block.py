@@ -10,8 +10,6 @@
 Format: https://huggingface.co/docs/safetensors/index#format (8 bytes of header length, JSON header, tensors).
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping

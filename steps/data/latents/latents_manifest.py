@@ -3,8 +3,6 @@
 A shard is a WebDataset tar, built in memory (some 136 MB) so that its digests are known before it is uploaded.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import tarfile

@@ -9,8 +9,6 @@ takes the same number of rows from every lane, and a rank's slice of it is a few
 each whole and (but for those on a lane's border) once, while each batch mixes rows from all over the data set.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

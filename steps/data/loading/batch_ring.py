@@ -1,7 +1,5 @@
 """Memory for one rank's batches, used again and again: fresh tensors cost eight times the reading, in page faults."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Blocks that lie in shards: read with one call each, compared with the index's xxh3, in memory that is used again."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

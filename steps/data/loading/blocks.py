@@ -4,8 +4,6 @@ A block that cannot be had is quarantined: its name and the count of lost sample
 block of its shape stand in for its own, and loading goes on until too large a fraction is lost.
 """
 
-from __future__ import annotations
-
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence

@@ -6,8 +6,6 @@ among those of the others. So every row comes exactly once in each pass over its
 the turns of a pass are over, fewer than G rows, comes first in its next turn.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

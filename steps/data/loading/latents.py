@@ -5,8 +5,6 @@ the shards that they list; nothing is looked for that they do not list. Writes n
 however many shards there are; rows are read a block at a time.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import cache, lru_cache
 from pathlib import Path

@@ -9,8 +9,6 @@ A block is had once, and its rows are copied once: to their places in the batche
 beforehand.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections import deque
 from collections.abc import Iterator

@@ -9,8 +9,6 @@ asked for at once, by a byte of each: Lustre fetches a file whole, and lets nobo
 Source: https://docs.aws.amazon.com/fsx/latest/LustreGuide/autoimport-data-repo-dra.html
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time

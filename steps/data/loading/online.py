@@ -7,8 +7,6 @@ encoder was faster. Back-pressure: each of `blocks_ahead` threads asks for a blo
 the batches to come, of which there are so many; so encoders wait when training is slow, and nothing piles up.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ A stored picture has no profile, so its numbers have to be sRGB's: those of Disp
 limited, and one that LittleCMS refuses is ignored, which the table of samples says.
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from functools import lru_cache

@@ -5,8 +5,6 @@ colours, and neither is an error to it. And the bytes ff d9 are an end only wher
 the film behind a motion photo, have them too. Markers: ITU-T T.81, annex B.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ shades of grey alone, so the colours are compared as well: a red and a blue shir
 from what is seen: upright, in sRGB, and what is transparent on white.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import numpy as np

@@ -5,8 +5,6 @@ A JPEG is decoded strictly: libjpeg calls damage a warning and goes on with grey
 16 bits are scaled to 8, palettes become colours, and what is transparent lies on white.
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from typing import Any, Final

@@ -4,8 +4,6 @@ The fewer formats reach a decoder, the less of it a hostile file can reach. HEIC
 extras are installed (`pip install sd-pipeline[heic,jxl]`).
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """What the reader measures of each picture that it keeps: columns of the table of samples, counts for the ledger."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ colour_profile applies. Sources: PNG 3rd edition, 4.3 (which of them counts) and
 code points); ISO/IEC 23000-22, 7.3.6, and 15444-1, I.5.3.3 (colr boxes); ICC.1:2022.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

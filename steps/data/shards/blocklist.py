@@ -7,8 +7,6 @@ Reads a text file with one entry a line, `#` begins a comment:
     phash: c3d4a0b1f29e6587         perceptual hash (steps.data.pictures.perceptual_hash)
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Sequence

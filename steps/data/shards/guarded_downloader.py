@@ -5,8 +5,6 @@ time-out that every byte starts anew. It has no hook, so `download_image_with_re
 there is none, is replaced while a shard is made. Threads, samples' layout and statistics are img2dataset's own.
 """
 
-from __future__ import annotations
-
 import io
 import traceback
 import uuid

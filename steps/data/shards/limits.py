@@ -1,7 +1,5 @@
 """The settings by which a row is refused while it is fetched: a laxer limit fetches its rows again, and these alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ one decodes strictly, shrinks as img2dataset does (by area: a plain JPEG gives t
 sRGB, blurs boxes, turns upright, crops, and measures what was done.
 """
 
-from __future__ import annotations
-
 import io
 import traceback
 import warnings

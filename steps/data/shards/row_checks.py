@@ -1,7 +1,5 @@
 """What a row says of its picture beside the address, as img2dataset's --verify_hash and --bbox_col: hash, boxes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Annotated, Any, Final

@@ -4,8 +4,6 @@ A lost worker costs a retry of its shard. When the job's process ends, however i
 pipe that only it holds closes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

@@ -8,8 +8,6 @@
 - A shard that failed is abandoned: its multipart upload is aborted, not completed by the garbage collector.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import warnings

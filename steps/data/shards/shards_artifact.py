@@ -7,8 +7,6 @@ NNNNN.verified.json   that the above agree: without it the shard does not exist
 manifest.json         the verified shards and the ledger, written last
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence

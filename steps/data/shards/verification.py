@@ -4,8 +4,6 @@ img2dataset was measured to report success for shards of which a third was reada
 the parquet and successes in the statistics must be the same samples.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -127,7 +125,7 @@ def write_samples(storage: Storage, stem: str, table: pa.Table) -> None:
     storage.write(f"{stem}{SAMPLES_SUFFIX}", buffer.getvalue())
 
 
-def read_tar(reader: HashingReader) -> TarSamples:
+def read_tar(reader: "HashingReader") -> TarSamples:
     """Read a WebDataset tar to its end. Raises ValueError or tarfile.TarError where it ends early or lacks a member."""
     samples: dict[str, TarSample] = {}
     suffixes: dict[str, list[str]] = {}

@@ -5,8 +5,6 @@ or too few fields is a row that is lost; lost rows of a file come after its othe
 neither typed nor kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -63,7 +61,7 @@ class DelimitedFiles(TableFiles):
         return names
 
     @contextmanager
-    def _reader(self, path: str, lost: _LostLines, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    def _reader(self, path: str, lost: "_LostLines", columns: Sequence[str] | None = None) -> Iterator[Any]:
         csv, kind = pyarrow.csv, kind_of(path)
         names, delimiter = self._settings.column_names, DELIMITERS[kind]
         quoted = kind != ".tsv" or self._settings.tsv_quotes

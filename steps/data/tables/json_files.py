@@ -4,8 +4,6 @@ JSON Lines (.jsonl, .ndjson) are streamed; .json, a list of rows or an object of
 address a line. Opening reads them once. A line that is no JSON object is a row that is lost, where it stands.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ the columns that are asked for and no others, through fsspec; writes nothing. Pi
 in the order of the rows.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from collections import deque
@@ -154,7 +152,7 @@ class ParquetPictures:
         with self._lock:
             return self._group(name, group).read(row)
 
-    def _opened(self, name: str, group: int) -> _Group:
+    def _opened(self, name: str, group: int) -> "_Group":
         return _Group(pq.ParquetFile(self._files.open(f"{self._root}/{name}", "rb")), group)
 
 

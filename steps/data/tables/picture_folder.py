@@ -5,8 +5,6 @@ A caption is a picture's line of metadata.jsonl, .csv or .parquet in its folder 
 What else the metadata say are columns, for the filters.
 """
 
-from __future__ import annotations
-
 import json
 import posixpath
 import unicodedata

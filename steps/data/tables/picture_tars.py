@@ -5,8 +5,6 @@ caption is its .txt, else `text`, `caption` or `prompt` of its .json; where anot
 key of the .json comes first. As WebDataset has it, a key ends at the first dot of a name; the rest is the field.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import tarfile

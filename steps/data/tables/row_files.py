@@ -1,7 +1,5 @@
 """Files of rows, streamed through fsspec: which kinds there are, how they are found, and what each gives."""
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -52,7 +50,7 @@ class Oddities:
         """Keep the first example of a cause."""
         self.examples.setdefault(cause, words)
 
-    def add(self, other: Oddities) -> None:
+    def add(self, other: "Oddities") -> None:
         """Take over what was noted elsewhere."""
         self.set_aside += other.set_aside
         self.keys |= other.keys

@@ -3,8 +3,6 @@
 Published tables have scores as floats, as texts, and as tags: LAION-400M's NSFW is UNLIKELY, UNSURE or NSFW.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import numpy as np

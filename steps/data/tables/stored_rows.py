@@ -3,8 +3,6 @@
 Holds its rows in memory. Columns get a type when they are asked for, so that nobody's column costs anything.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence

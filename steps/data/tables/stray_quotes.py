@@ -4,8 +4,6 @@ Such a quote swallows the rows behind it up to the next one, and the picture of 
 Told by what a quoted field holds: further rows of the same table.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

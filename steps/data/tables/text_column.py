@@ -4,8 +4,6 @@ Values become text here and nowhere else. What is no text (bytes that are not UT
 object) is marked, so that it costs its row and nothing else.
 """
 
-from __future__ import annotations
-
 import html
 import math
 import re

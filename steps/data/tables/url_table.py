@@ -5,8 +5,6 @@ picture_tars. Writes nothing. It is streamed: it may be larger than memory. What
 text_column: texts are text, and a row that cannot be read is marked with its cause.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """The families of denoisers, one module each; and which of them a folder or a pipeline is of."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final

@@ -6,8 +6,6 @@ network's width, and T5's follow. A tokenizer whose encoder is lacking has its p
 tokenizer, too, there is no place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final

@@ -5,8 +5,6 @@ from_single_file read this layout: the names are those that diffusers' convert_s
 takes apart. Text encoders that the folder lacks are not in the file. `python -m steps export` calls it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path

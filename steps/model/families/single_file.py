@@ -8,8 +8,6 @@ metadata (SwarmUI). ComfyUI guesses it from one weight of Stable Diffusion 2, an
 `notes` says where it is wrong. `python -m steps export` calls it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,7 +102,7 @@ class FolderConfigs:
     schedule: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: Path) -> FolderConfigs:
+    def read(cls, folder: Path) -> "FolderConfigs":
         """Read those of a folder."""
         unet, vae, text = (read_object(folder / part / CONFIG_FILE) for part in (UNET, VAE, TEXT_ENCODER))
         return cls(unet, vae, text, scheduler_config(folder))

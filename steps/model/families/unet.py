@@ -3,8 +3,6 @@
 Reads <folder>/{unet,tokenizer,text_encoder}/; writes nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final

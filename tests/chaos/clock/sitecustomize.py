@@ -3,8 +3,6 @@
 What measures durations with it goes wrong; what uses the monotonic clock does not notice.
 """
 
-from __future__ import annotations
-
 import time
 
 DAY_S = 86_400.0

@@ -1,5 +1,4 @@
 # ruff: noqa: N803 (the names of the API's parameters)
-from __future__ import annotations
 
 import io
 import json

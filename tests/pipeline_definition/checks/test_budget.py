@@ -1,7 +1,5 @@
 """A budget is kept before anything starts, and Train is told what it may spend."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

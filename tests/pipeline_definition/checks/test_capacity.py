@@ -1,7 +1,5 @@
 """Hosts as people get them: lists of types, reserved hosts, zones and quotas, before a start and at it."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,7 +37,7 @@ class Account(FakeTarget):
         quotas: dict[str, float] | None = None,
         plan: dict[str, Any] | None = None,
         zones: tuple[str, ...] = ("us-east-1a",),
-    ) -> Account:
+    ) -> "Account":
         subnets = {"Subnets": [{"SubnetId": "subnet-1", "AvailabilityZone": zone} for zone in zones]}
 
         def describe_training_plan(TrainingPlanName: str) -> dict[str, Any]:  # noqa: N803

@@ -1,7 +1,5 @@
 """The fix for what AWS says, in its own words."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

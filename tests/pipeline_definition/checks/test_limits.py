@@ -1,7 +1,5 @@
 """Preflight judges as the service will: what AWS's own shapes, roles, zones and clocks refuse."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

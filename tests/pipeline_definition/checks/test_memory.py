@@ -1,7 +1,5 @@
 """Does it fit? Preflight names the batch that a GPU has no room for, and the one that it has."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Preflight: each thing that would fail on the cluster, refused by name, and the fix that it names works."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

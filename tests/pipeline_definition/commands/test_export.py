@@ -1,7 +1,5 @@
 """A model is exported by its path, its address or its name in the registry."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile

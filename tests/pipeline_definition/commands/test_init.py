@@ -1,7 +1,5 @@
 """`sd-pipeline init`: five answers make a parameter set that builds and that nothing blocks but the missing account."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`upsert`, `start` and `stop` on a local control plane, one after the other and read by a program; `--json` alone."""
 
-from __future__ import annotations
-
 import json
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """A mistake at the command line is one line that names the option and the fix: never a traceback."""
 
-from __future__ import annotations
-
 import errno
 import os
 import signal

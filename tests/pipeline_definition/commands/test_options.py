@@ -1,7 +1,5 @@
 """Options that commands share: parameter sets by name, the set that --local means, the version, completion."""
 
-from __future__ import annotations
-
 import importlib.metadata
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What `run-local --data` and `data upload` say and write before anything runs."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from pathlib import Path

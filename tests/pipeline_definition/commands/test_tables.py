@@ -1,7 +1,5 @@
 """Tables in a terminal: whatever its width, no figure is cut and no word of a cell is lost."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

@@ -1,7 +1,5 @@
 """An inference image whose model is a grey square: its seed is the level."""
 
-from __future__ import annotations
-
 import os
 from http.server import ThreadingHTTPServer
 

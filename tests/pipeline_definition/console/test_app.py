@@ -1,7 +1,5 @@
 """What the console's server answers: to its own page, to another page, to a person who may only read."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from typing import Any

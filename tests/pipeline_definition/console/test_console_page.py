@@ -1,7 +1,5 @@
 """A person runs a pipeline from the console in a real browser, on a local control plane with tiny programs."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

@@ -1,7 +1,5 @@
 """What the console shows of an execution while it trains."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from typing import Any

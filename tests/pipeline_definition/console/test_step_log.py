@@ -1,7 +1,5 @@
 """How the console follows one step's log."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline_definition.console import step_log

@@ -1,7 +1,5 @@
 """What the cost tests share: one parameter set's definition, built once, and changed price files."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The bill of a run: Cost Explorer's part, what it teaches the next forecast, and the command."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The business case: its arithmetic, its answers, and the two files that it writes."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands `cost forecast`, `cost prices refresh` and `plan` as they are typed."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

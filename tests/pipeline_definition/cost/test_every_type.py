@@ -1,7 +1,5 @@
 """Every GPU instance type that SageMaker has: a forecast and a preflight, or one line that says what is missing."""
 
-from __future__ import annotations
-
 import pytest
 
 from params.instances import has_gpus

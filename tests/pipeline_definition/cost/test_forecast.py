@@ -1,7 +1,5 @@
 """The forecast: its arithmetic, where it says each figure comes from, and what it refuses."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

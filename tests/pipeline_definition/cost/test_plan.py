@@ -1,7 +1,5 @@
 """The plan: the cheapest that meets both limits, the frontier, and the answer when nothing does."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The price file, and its refresh from a price list that answers as AWS's does."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from datetime import date
@@ -42,7 +40,7 @@ class PriceList:
     def __init__(self, products: dict[str, list[str]]) -> None:
         self.products = products
 
-    def get_paginator(self, operation: str) -> PriceList:
+    def get_paginator(self, operation: str) -> "PriceList":
         assert operation == "get_products"
         return self
 

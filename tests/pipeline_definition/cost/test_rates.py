@@ -1,7 +1,5 @@
 """Rates: who said them, and what is derived from FLOPs."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """The arithmetic of a training's bill, against bills that others published."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """Definitions are built once for the same settings, and a bad start is refused before anything slow happens."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Copies of training pictures: asked for by one setting, judged by the gate where another asks it to."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

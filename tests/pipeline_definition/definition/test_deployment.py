@@ -1,7 +1,5 @@
 """What the endpoint's host is: its image brings the driver."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Prompt following: asked for by one setting, judged by the gate where another asks it to."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """What a training really prints is what the definition's own metric definitions find."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One training job with two instance groups: what the definition, preflight, the forecast and the report say of it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

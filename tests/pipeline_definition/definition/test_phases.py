@@ -1,7 +1,5 @@
 """A training in phases: an Encode and a Train step for each, a later Train going on from the former one's model."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

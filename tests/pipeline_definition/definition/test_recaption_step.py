@@ -1,7 +1,5 @@
 """The optional Recaption step between Download and Encode, and what else reads it from the definition."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Preferences, reserved hosts, the account's key and its tags in the definition: what the API takes, and where."""
 
-from __future__ import annotations
-
 import functools
 import json
 from pathlib import Path

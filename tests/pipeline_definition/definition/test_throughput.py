@@ -1,7 +1,5 @@
 """`sd-pipeline throughput` measures Train's settings in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

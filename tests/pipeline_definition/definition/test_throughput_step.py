@@ -1,7 +1,5 @@
 """The optional Throughput step: a job beside Tune on Train's hosts, that nobody takes for a training."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import botocore.session

@@ -1,7 +1,5 @@
 """Trials on spot instances or not; each definition is one that the API takes."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

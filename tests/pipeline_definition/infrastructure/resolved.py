@@ -4,8 +4,6 @@ Of CloudFormation's functions it knows those that the
 template uses.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, Final

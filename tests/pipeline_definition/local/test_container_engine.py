@@ -1,7 +1,5 @@
 """Jobs in their images: the command lines that docker or podman gets, with an engine that only writes down."""
 
-from __future__ import annotations
-
 import json
 import os
 import stat

@@ -1,7 +1,5 @@
 """The switches of local.cloud: each makes the control plane answer, or a job end, as AWS would."""
 
-from __future__ import annotations
-
 import json
 import socket
 import time

@@ -1,7 +1,5 @@
 """Trainings in sequence: each later one gets the former one's model as a channel, and checkpoints of its own."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile

@@ -1,7 +1,5 @@
 """Pipelines and their versions, as CreatePipeline, UpdatePipeline and their neighbours answer."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """An approval on this machine: the template's own state machine puts a real server behind the production endpoint."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Records outlive the process, also beside files that are damaged or not theirs."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Requests are of SageMaker's shapes and ask for nothing that is not here, or are refused by what is wrong."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

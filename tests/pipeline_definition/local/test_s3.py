@@ -1,7 +1,5 @@
 """The local S3 over HTTP, as other programs use it: whole and by ranges, while objects change, over a restart."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

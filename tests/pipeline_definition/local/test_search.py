@@ -1,7 +1,5 @@
 """SageMaker's Search over records."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

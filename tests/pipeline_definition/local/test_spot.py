@@ -1,7 +1,5 @@
 """Hosts that are taken away or break: the same job goes on from its checkpoint on new ones."""
 
-from __future__ import annotations
-
 import os
 import signal
 from typing import Any

@@ -1,7 +1,5 @@
 """A start finds the approved model that its gate compares with."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the parameter set's scaling asks of Application Auto Scaling, checked against the API's own shapes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A model card says what is known of a model, and says of the rest that it is unknown."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

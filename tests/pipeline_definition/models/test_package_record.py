@@ -1,7 +1,5 @@
 """What a package carries: read from its addresses, fetched into a folder, compared with another's."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

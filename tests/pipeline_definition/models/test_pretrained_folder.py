@@ -1,7 +1,5 @@
 """`pretrained fetch` against a server that answers as the Hugging Face Hub does, and against folders."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The pretrained model in the registry: what is registered, and what is refused."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

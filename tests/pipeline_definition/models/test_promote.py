@@ -1,7 +1,5 @@
 """A promotion is over when its endpoint is at rest, not when its state machine is."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 from unittest.mock import Mock
 

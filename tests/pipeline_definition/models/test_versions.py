@@ -1,7 +1,5 @@
 """The versions of a group with their metrics, and the gate's lines in the package's metadata."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

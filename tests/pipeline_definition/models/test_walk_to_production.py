@@ -4,8 +4,6 @@ Stack -> upsert -> start -> describe -> approve -> the registry's event -> the r
 configuration. The rule's pattern, the state machine and its input are those that CloudFormation made from the template.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The protocol: https://chromedevtools.github.io/devtools-protocol/ : JSON message
 descriptors 3 (in) and 4 (out) of the browser.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

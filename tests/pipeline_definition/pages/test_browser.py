@@ -1,7 +1,5 @@
 """Every page but the run's in a real browser: on a screen, on a phone and on paper."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

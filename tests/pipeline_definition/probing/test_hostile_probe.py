@@ -1,7 +1,5 @@
 """Each switch of local.cloud: is named by the probe, in the words of docs/operations.md."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The probe's jobs: the requests of the steps themselves, with another program."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import botocore.session

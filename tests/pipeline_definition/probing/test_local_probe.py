@@ -1,7 +1,5 @@
 """`sd-pipeline probe --local`: two hosts, a processing job and an endpoint as processes, and nothing left of them."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """What SageMaker says of a job that it could not run belongs to a check, and has a fix."""
 
-from __future__ import annotations
-
 import pytest
 
 from params.programs.probe import FAILED, GOOD, ProbeLine

@@ -1,7 +1,5 @@
 """A server that draws grey squares, on a real socket: the seed is the level, and it keeps what it was asked."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

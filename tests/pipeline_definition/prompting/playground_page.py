@@ -1,7 +1,5 @@
 """The playground's page as a person uses it, through a real browser."""
 
-from __future__ import annotations
-
 import base64
 import json
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A vote from the pictures to the scores, without a browser."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

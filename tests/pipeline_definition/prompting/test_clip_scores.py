@@ -1,7 +1,5 @@
 """Scores from the program in a process of its own, and where its CLIP comes from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`sd-pipeline compare` against real sockets, and against the variants of an endpoint."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

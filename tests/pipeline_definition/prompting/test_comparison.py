@@ -1,7 +1,5 @@
 """Models are compared on the same prompts and seeds, by turns, and the page shows each pair."""
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Do 95 % intervals hold the truth 95 times in 100, and is the best of many settings as good as it is said to be?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The playground in a real browser, over an endpoint whose pictures are known."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import subprocess

@@ -1,7 +1,5 @@
 """Scores from votes whose truth is known, because they were thrown."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A study over an endpoint that is known to draw well with guidance and badly with other words."""
 
-from __future__ import annotations
-
 import base64
 import csv
 import io

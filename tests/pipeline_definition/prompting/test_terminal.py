@@ -1,7 +1,5 @@
 """What a terminal would show, read back from what is sent to it."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

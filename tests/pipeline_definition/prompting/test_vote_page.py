@@ -1,7 +1,5 @@
 """People vote in a real browser: by keyboard, by touch, with another voter, and after everything has ended."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Two servers that draw unlike pictures, and ballots over them."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping

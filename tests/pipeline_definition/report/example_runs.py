@@ -1,7 +1,5 @@
 """Artifacts folders as `collect` leaves them, built in code: a run that passed, and what others leave."""
 
-from __future__ import annotations
-
 import copy
 import io
 import json

@@ -1,7 +1,5 @@
 """`sd-pipeline report`: the page of a run that somebody else gathered, and of one that is asked for its artifacts."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

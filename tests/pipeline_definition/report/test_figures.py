@@ -1,7 +1,5 @@
 """Costs, thresholds and states: the arithmetic behind the page."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A training in two phases is told phase by phase, and its files are gathered apart."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What is sent to SageMaker for an action of a person."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

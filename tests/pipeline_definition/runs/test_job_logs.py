@@ -1,7 +1,5 @@
 """CloudWatch Logs as its API describes it: empty pages, many streams, throttling, and permissions that are missing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

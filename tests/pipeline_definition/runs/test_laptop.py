@@ -1,7 +1,5 @@
 """What a local run puts into the bucket, and what it leaves alone there."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from pathlib import Path

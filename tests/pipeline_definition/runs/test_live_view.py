@@ -1,7 +1,5 @@
 """A run while it runs: a table on a terminal, few plain lines in a file, a line of JSON for each change."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

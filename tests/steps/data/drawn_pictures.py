@@ -1,7 +1,5 @@
 """Draws one scene, and saves it as the web, cameras and folders do: turned, in other colours, damaged."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """What becomes of the rows of a table before anything is fetched."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

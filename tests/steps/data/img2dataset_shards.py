@@ -1,7 +1,5 @@
 """Shards for tests, written by the writer that downloads use, without a download."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """Small latents artifacts for tests: every row's content tells which row it is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Each of KINDS makes the bytes of the scene (SIZE, four colours with some texture
 knows what it does shows the scene. Each of DAMAGED and of UNREAD makes bytes that are to be refused.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The rows of an order by position, from the stretches of its lanes, which are what loaders read."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from steps.data.latents.order import Rows, SampleOrder

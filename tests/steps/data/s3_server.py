@@ -1,7 +1,5 @@
 """An S3 server on loopback that can be told to fail."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

@@ -1,7 +1,5 @@
 """Verified shards of the local world's pictures, as a download leaves them, without a download."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Tables of samples and of fates for tests, of shards that are nowhere."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Mapping, Sequence

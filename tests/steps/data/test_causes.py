@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from steps.data.causes import Cause, from_message, from_status

@@ -1,7 +1,5 @@
 """S3 that is busy, broken or cut off costs a moment and never a byte; a full disk costs the job and never the data."""
 
-from __future__ import annotations
-
 import os
 import resource
 from collections.abc import Callable, Iterator

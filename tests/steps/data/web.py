@@ -1,7 +1,5 @@
 """A small web on loopback for tests: pictures, and what goes wrong with pictures on the web."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import struct

@@ -1,7 +1,5 @@
 """A whole evaluation in miniature: a random pipeline, a random CLIP and a few held-out pictures."""
 
-from __future__ import annotations
-
 import io
 import json
 import tarfile

@@ -1,7 +1,5 @@
 """Models whose distance to real pictures is known: features drawn from normal distributions, as in issue 18's cases."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

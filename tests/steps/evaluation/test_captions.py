@@ -1,7 +1,5 @@
 """Any caption file says what is drawn, and may state the seeds."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

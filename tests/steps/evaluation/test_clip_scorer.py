@@ -1,7 +1,5 @@
 """The CLIP score is torchmetrics' own, and agrees with a computation by hand."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """When a picture shows what a prompt asks, by what a detector found in it."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

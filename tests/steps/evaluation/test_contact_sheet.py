@@ -1,7 +1,5 @@
 """The contact sheet shows each pair of pictures under legible captions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Copies of training pictures among drawn ones: planted ones are found, and what copies nothing raises no alarm."""
 
-from __future__ import annotations
-
 import io
 import shutil
 from collections import Counter

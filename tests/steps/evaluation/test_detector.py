@@ -1,7 +1,5 @@
 """The detector of the evaluator: a tiny random OWL-ViT whose answers are planted where truth is asked for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

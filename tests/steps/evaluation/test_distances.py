@@ -1,7 +1,5 @@
 """FID and KID agree with computations that share no code with them, and their intervals with known truth."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.linalg

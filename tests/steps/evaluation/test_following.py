@@ -1,7 +1,5 @@
 """Prompt following of planted pictures: the shares are those that were planted, with the exact interval."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Further metrics come from networks in the evaluator, with their source, resize convention and digest of weights."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

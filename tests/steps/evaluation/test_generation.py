@@ -1,7 +1,5 @@
 """The pictures of a job are the same for any number of workers, and after an interruption."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A picture depends on its prompt and its seed, not on what it was batched with."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The FID-CLIP curve is drawn from its points, and the same points give the same file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

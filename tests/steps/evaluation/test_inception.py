@@ -1,7 +1,5 @@
 """Inception's weights come from safetensors in the evaluator; its features are torchmetrics' own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

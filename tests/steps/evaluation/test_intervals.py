@@ -1,7 +1,5 @@
 """Confidence intervals are those of theory and hold the truth as often as they say."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,7 +1,5 @@
 """An evaluation finds the models that it compares, and says what is missing before anything is drawn."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Generated pictures are kept, found again, and never mixed up with another generation's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

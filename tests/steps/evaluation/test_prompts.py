@@ -1,7 +1,5 @@
 """Which captions are drawn, from which seeds, and in which batches."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

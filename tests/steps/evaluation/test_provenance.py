@@ -1,7 +1,5 @@
 """The model's own record in metrics.json."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The held-out pictures are read as the manifest lists them."""
 
-from __future__ import annotations
-
 import tarfile
 from pathlib import Path
 

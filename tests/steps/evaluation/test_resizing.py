@@ -1,7 +1,5 @@
 """Each convention resizes as the program after which it is named: the case `resize.py` of issue 18."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

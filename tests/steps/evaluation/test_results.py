@@ -1,7 +1,5 @@
 """Each metric says its value, its interval and how many pictures it stands on."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

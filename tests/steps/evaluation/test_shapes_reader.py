@@ -1,7 +1,5 @@
 """The reader of the local set against its renderer: what was drawn right is right, and each fault is a fault."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

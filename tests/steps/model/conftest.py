@@ -1,7 +1,5 @@
 """Settings of the tests beside."""
 
-from __future__ import annotations
-
 from hypothesis import settings
 
 # How long an example takes says how busy the machine is.

@@ -5,8 +5,6 @@
 writes FOLDER/sd2, FOLDER/sd3 and FOLDER/sd3_1b, for `python -m steps memory --pretrained-dir FOLDER/sd3`.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

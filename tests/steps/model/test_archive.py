@@ -1,7 +1,5 @@
 """A model archive is unpacked, or refused before it does harm."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import random

@@ -1,7 +1,5 @@
 """A model that was exported is known, to the bit, wherever it is used."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

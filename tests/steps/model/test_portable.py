@@ -1,7 +1,5 @@
 """What is exported loads and says the same in any program, whatever precision and names the source had."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Parts are loaded from safetensors alone, and what is missing is named."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The moving average of the weights counts samples."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

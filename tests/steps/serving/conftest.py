@@ -1,7 +1,5 @@
 """The tiny pipeline, loaded once, and endpoints around it or around a renderer that the test steers."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Callable, Iterator

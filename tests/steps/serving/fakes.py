@@ -1,7 +1,5 @@
 """A renderer that the test steers: no torch, no waiting."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 
@@ -28,7 +26,7 @@ class FakeRenderer:
         self.before = before or (lambda jobs: None)
         self.broken = False
 
-    def load(self) -> FakeRenderer:
+    def load(self) -> "FakeRenderer":
         assert self.loaded.wait(30)
         return self
 

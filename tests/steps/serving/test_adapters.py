@@ -1,7 +1,5 @@
 """Adapters side by side: each request has its own, exactly as if it were alone."""
 
-from __future__ import annotations
-
 import io
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What clients of other endpoints send is drawn, and answered as they expect it."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """No request makes the endpoint fail: random bodies and headers through the whole application and a real pipeline."""
 
-from __future__ import annotations
-
 import io
 import json
 from typing import Any

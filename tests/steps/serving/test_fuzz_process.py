@@ -3,8 +3,6 @@
 FUZZ_REQUESTS is how many.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter

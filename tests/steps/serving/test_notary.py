@@ -1,7 +1,5 @@
 """Signed pictures, read by c2pa's own reader: whole, changed, with other keys, and with a key in KMS."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The document of the endpoint is valid, complete, true of the running endpoint, and enough to make a client from."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterator

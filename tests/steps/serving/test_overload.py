@@ -3,8 +3,6 @@
 LOAD_S is how long; ten minutes unless it says otherwise.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time

@@ -1,7 +1,5 @@
 """What weights mean is what their notation says, however brackets lie in each other; no word is lost or made up."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

@@ -4,8 +4,6 @@ A model's thread that dies is replaced while the process stays; a model that is 
 that the host starts another one: a CUDA error cannot be mended inside the process that had it.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 import threading

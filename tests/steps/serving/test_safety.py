@@ -1,7 +1,5 @@
 """The safety checker: from the model folder, from a prefix, required, or not there at all."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What only a server on a real socket shows, with a renderer that the test steers."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import socket

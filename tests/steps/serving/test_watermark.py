@@ -1,7 +1,5 @@
 """The invisible watermark: what it survives, what it changes, and what shows none."""
 
-from __future__ import annotations
-
 import io
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """A random pipeline folder with the structure of the real one, small enough to draw in milliseconds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

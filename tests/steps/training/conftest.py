@@ -1,7 +1,5 @@
 """A random pipeline and random latents, made once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A training job's folders, and ways to run it."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
@@ -54,7 +52,7 @@ class Job:
     def failure(self) -> str:
         return (self.base / "output" / "failure").read_text()
 
-    def write(self, pretrained: Path, latents: Path) -> Job:
+    def write(self, pretrained: Path, latents: Path) -> "Job":
         """Write what SageMaker gives a job."""
         config, data = self.base / "input" / "config", self.base / "input" / "data"
         for folder in (config, data, self.base / "output"):

@@ -1,7 +1,5 @@
 """A file system of its own for one process: full, or read-only. Linux; what it mounts ends with the process."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What a training process imports, all of it; the fork server imports this once."""
 
-from __future__ import annotations
-
 import warnings
 
 with warnings.catch_warnings():

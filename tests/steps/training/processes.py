@@ -3,8 +3,6 @@
 The server itself never runs a backward pass, so that its children may.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

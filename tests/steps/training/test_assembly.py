@@ -1,7 +1,5 @@
 """What a training is assembled from has to fit together."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The global batch is a setting; everything else is arithmetic, or refused."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """Tokens that skip blocks and blocks that are aligned: exact, in training alone, and nothing of them in the model."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

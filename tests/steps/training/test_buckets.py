@@ -1,7 +1,5 @@
 """Training on latents of several shapes: the same model on any number of ranks, wherever it was interrupted."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Captions are dropped when they are used, and encoded on the fly or cached."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

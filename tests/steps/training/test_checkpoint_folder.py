@@ -1,7 +1,5 @@
 """A checkpoint counts when it is whole."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

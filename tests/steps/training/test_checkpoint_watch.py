@@ -1,7 +1,5 @@
 """Checkpoints that do not land in S3 are told of, in the log and as a metric."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Checkpoints are written in the background, by one job at a time."""
 
-from __future__ import annotations
-
 import errno
 import os
 import resource

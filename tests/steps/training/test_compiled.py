@@ -1,7 +1,5 @@
 """The compiled graphs lie beside the checkpoints, come from Tune's trials, and nothing is read without `compile`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A batch's memory may be used again once the next batch was brought; on a GPU that has to be waited for."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,11 +20,11 @@ class Stream:
     def __init__(self, name: str, done: list[str]) -> None:
         self.name, self._done, self._count = name, done, 0
 
-    def record_event(self) -> Event:
+    def record_event(self) -> "Event":
         self._count += 1
         return Event(f"{self.name} {self._count}", self._done)
 
-    def wait_event(self, event: Event) -> None:
+    def wait_event(self, event: "Event") -> None:
         self._done.append(f"{self.name} after {event.name}")
 
 

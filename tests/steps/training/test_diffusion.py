@@ -1,7 +1,5 @@
 """The diffusion process agrees with diffusers' own, and weights never divide by zero."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Everything random is a pure function of (seed, position)."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

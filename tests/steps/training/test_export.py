@@ -1,7 +1,5 @@
 """The exported model is a whole pipeline, without anything that would have to be unpickled."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A training is made longer without training anew what it has learnt."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Flow: straight paths, Stable Diffusion 3's timesteps, and a model that plain diffusers draws with."""
 
-from __future__ import annotations
-
 import importlib
 import json
 from pathlib import Path

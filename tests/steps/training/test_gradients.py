@@ -1,7 +1,5 @@
 """Gradients travel once for each optimizer step, while the backward pass goes on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any

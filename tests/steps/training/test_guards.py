@@ -1,7 +1,5 @@
 """What would spoil a training in silence is said, and in the end stops it."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Only a training that would end with the same weights goes on with another's checkpoints."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import typing

@@ -1,7 +1,5 @@
 """A second phase: it begins with the first one's model, at another resolution."""
 
-from __future__ import annotations
-
 import tarfile
 from pathlib import Path
 

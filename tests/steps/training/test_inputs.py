@@ -1,7 +1,5 @@
 """Inputs: rows and their random numbers, cut into micro-batches."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

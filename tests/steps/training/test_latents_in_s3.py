@@ -1,7 +1,5 @@
 """Training that reads its latents straight from S3: no channel, the same bits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A training job over two hosts that know each other by SageMaker's names alone."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A LoRA: only its matrices learn, exactly as all weights do without one, and it draws wherever it is taken."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

@@ -1,7 +1,5 @@
 """The UNet that is trained fits the latents, or is refused."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from pathlib import Path

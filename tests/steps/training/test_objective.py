@@ -1,7 +1,5 @@
 """The objective: latents are scaled once, and a perfect prediction costs nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

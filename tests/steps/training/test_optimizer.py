@@ -1,7 +1,5 @@
 """AdamW, and Muon beside it: which parameters each has, torch's own steps, and a skipped step that changes nothing."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

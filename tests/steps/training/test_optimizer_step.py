@@ -1,7 +1,5 @@
 """One optimizer step: clipping, AdamW, skipping, accumulation."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

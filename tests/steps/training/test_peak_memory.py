@@ -1,7 +1,5 @@
 """The estimate of peak memory against a real process that trains, and what it must not depend on."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The launcher reports the error that came first and has no other as its cause."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

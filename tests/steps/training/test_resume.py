@@ -1,7 +1,5 @@
 """A job finds the checkpoints of its own training, although S3 keeps all that was ever written."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

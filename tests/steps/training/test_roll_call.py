@@ -1,7 +1,5 @@
 """Hosts that meet, or say who is missing. Here the hosts are threads; test_launch has real ones."""
 
-from __future__ import annotations
-
 import threading
 import time
 

@@ -1,7 +1,5 @@
 """Whole trainings: the same model on any number of ranks, wherever they were interrupted."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

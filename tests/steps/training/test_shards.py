@@ -1,7 +1,5 @@
 """Who keeps what of the optimizer: all of it is kept somewhere, and the shares are even."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

@@ -1,7 +1,5 @@
 """What a training costs is counted over all its jobs, and its part of the budget is a limit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

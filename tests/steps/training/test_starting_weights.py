@@ -1,7 +1,5 @@
 """Starting weights that say something else than the settings are refused before the first step."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

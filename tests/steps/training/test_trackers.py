@@ -1,7 +1,5 @@
 """What the training log says is in TensorBoard and MLflow, too; and a server that is away costs nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The training log is read by SageMaker's metric definitions, and goes on where it was."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

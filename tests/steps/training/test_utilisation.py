@@ -1,7 +1,5 @@
 """FLOPs are the published model's, and utilisation is arithmetic on them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The validation loss compares trainings: nothing but the model changes it."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A checkpoint volume that is full or read-only, as a real mount: training ends at once and says why."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

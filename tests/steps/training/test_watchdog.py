@@ -1,7 +1,5 @@
 """The watchdog names the rank that the others waited for."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time

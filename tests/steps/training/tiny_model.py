@@ -1,7 +1,5 @@
 """A diffusers folder small enough to train in a test, and latents that fit it."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from pathlib import Path

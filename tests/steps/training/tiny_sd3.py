@@ -1,7 +1,5 @@
 """A StableDiffusion3Pipeline's folder small enough to train in a test, with all three text encoders."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import shutil

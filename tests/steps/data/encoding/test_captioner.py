@@ -1,7 +1,5 @@
 """What a captioner makes of a model's words, with models of the kinds that people put into the prefix."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Features of a vision model beside the latents: those of the model, for the same cells of pictures of any shape."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import shutil

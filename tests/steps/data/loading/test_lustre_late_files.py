@@ -1,7 +1,5 @@
 """Files of the latents that the file system has not imported yet."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 import time

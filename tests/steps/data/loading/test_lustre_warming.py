@@ -1,7 +1,5 @@
 """Warming: every shard is asked for, by several hosts; what cannot be fetched stops nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

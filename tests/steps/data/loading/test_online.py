@@ -1,7 +1,5 @@
 """Blocks that are made meanwhile: the same batches as from a disk, in bounded memory, whatever the encoders' speed."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

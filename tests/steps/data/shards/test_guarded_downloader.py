@@ -1,7 +1,5 @@
 """img2dataset itself, in this process, on pictures that are there already: no web, the same code."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Folders and shards of pictures as people have them: where captions stand, and what is odd among them."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

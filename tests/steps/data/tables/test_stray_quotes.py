@@ -1,7 +1,5 @@
 """A quote that is opened and never closed costs its own line, wherever it stands."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence

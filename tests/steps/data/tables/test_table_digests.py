@@ -1,7 +1,5 @@
 """Tables that an earlier release read have the digest that it gave them: it is part of what shards are made from."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tables as people have them: each kind of file, column and odd value. One odd value costs its row and no other."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import json

@@ -1,7 +1,5 @@
 """The transformer: text from any of three encoders as diffusers makes it, trained, exported and drawn with."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import shutil
