@@ -17,6 +17,7 @@ from pipeline_definition.console.board import Board
 from pipeline_definition.runs.executions import Executions
 from pipeline_definition.session import Target
 from tests.pipeline_definition.local.conftest import ROLE, World, processing, training
+from tests.pipeline_definition.pages.axe import serious
 from tests.pipeline_definition.pages.chromium import Browser, browser, find_browser
 
 pytestmark = [
@@ -176,6 +177,7 @@ def test_a_run_is_started_stopped_retried_followed_approved_and_prompted(world: 
         tab.wait_for("document.querySelector('#pictures img')?.naturalWidth === 16")
         assert "seed 9" in tab.evaluate("document.querySelector('#pictures').textContent")
         picture(tab, "done")
+        assert serious(tab) == []
         assert is_as_wide_as_the_window(tab)
 
         asked = tab.seen()

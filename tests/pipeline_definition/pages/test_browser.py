@@ -18,6 +18,7 @@ from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, ServerE
 from pipeline_definition.prompting.study_plan import Grid, make_plan
 from pipeline_definition.prompting.study_results import ScoredTrial, StudyProvenance, results
 from tests.pipeline_definition.cost.samples import definition, settings
+from tests.pipeline_definition.pages.axe import serious
 from tests.pipeline_definition.pages.chromium import CLIPPED, Browser, browser, find_browser
 from tests.pipeline_definition.prompting.conftest import grey
 
@@ -87,6 +88,19 @@ def test_no_cell_of_a_table_is_cut(tab: Browser, folder: Path, name: str, width_
     tab.open(folder / f"{name}.html", width_px, paper=paper)
     assert tab.evaluate("document.querySelectorAll('.scroll table').length") > 0
     assert tab.evaluate(CLIPPED) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing_serious(tab: Browser, folder: Path, name: str) -> None:
+    tab.open(folder / f"{name}.html", 1280)
+    assert serious(tab) == []
+
+
+def test_a_button_without_a_name_and_text_that_cannot_be_read_are_noticed(tab: Browser, folder: Path) -> None:
+    tab.open(folder / "case.html", 1280)
+    tab.evaluate("document.body.append(document.createElement('button'))")
+    tab.evaluate("document.querySelector('p').style.color = '#ddd'")
+    assert {finding.split(":")[0] for finding in serious(tab)} == {"button-name", "color-contrast"}
 
 
 @pytest.mark.parametrize("width_px", [320, 390, 480, 600, 768, 1024, 1280, 1920, 718])

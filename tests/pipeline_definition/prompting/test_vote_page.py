@@ -12,6 +12,7 @@ import uvicorn
 from pipeline_definition.prompting.ballot import Ballot
 from pipeline_definition.prompting.vote_page import vote_app
 from pipeline_definition.prompting.votes import VoteFile
+from tests.pipeline_definition.pages.axe import serious
 from tests.pipeline_definition.pages.chromium import Browser, browser, find_browser
 from tests.pipeline_definition.prompting.conftest import serving
 from tests.pipeline_definition.prompting.two_models import Painter, ballot
@@ -129,6 +130,7 @@ def test_both_pictures_the_prompt_and_the_buttons_are_seen_at_once(
         tab.open(address, width_px, height_px)
         begin(tab, "Ann")
         assert tab.evaluate(HIDDEN) <= 0
+        assert serious(tab) == []
         assert tab.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
         last = "Math.max(...[...document.querySelectorAll('[data-chosen]')].map(b => b.getBoundingClientRect().bottom))"
         assert tab.evaluate(f"{last} - innerHeight") <= 0

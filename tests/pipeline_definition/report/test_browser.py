@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline_definition.pages.axe import serious
 from tests.pipeline_definition.pages.chromium import CLIPPED, Browser, browser, find_browser
 from tests.pipeline_definition.report.conftest import MAKERS, PRICES
 
@@ -62,6 +63,12 @@ def test_text_stands_out_from_its_ground(tab: Browser, page: Path, dark: bool) -
     tab.open(page, 1280, dark=dark)
     for colour in ("--ink", "--muted", "--pass", "--fail"):
         assert tab.evaluate(CONTRAST % colour) >= 4.5, colour
+
+
+def test_axe_finds_nothing_serious(tab: Browser, page: Path) -> None:
+    tab.open(page, 1280)
+    tab.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert serious(tab) == []
 
 
 def test_a_phone_shows_the_standing_graph_and_a_screen_the_lying_one(tab: Browser, page: Path) -> None:

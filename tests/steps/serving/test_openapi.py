@@ -11,11 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel, create_model
 from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.testclient import TestClient
 
 from tests.steps.serving.conftest import ARGUMENTS, Serve
 from tests.steps.serving.fakes import FakeRenderer
 
+FOREIGN = ("/v1/images/generations", "/sdapi/v1/txt2img")
 ERRORS = {"400", "406", "408", "413", "415", "422", "429", "500", "503", "504"}
 
 
@@ -58,7 +60,7 @@ def test_every_field_is_described_with_its_range(document: dict[str, Any]) -> No
 def test_schemathesis_finds_nothing(grey_url: str, mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_url(f"{grey_url}/openapi.json")
     operations = {operation.path: operation for operation in (result.ok() for result in schema.get_all_operations())}
-    assert set(operations) == {"/ping", "/metrics", "/invocations"}
+    assert set(operations) == {"/ping", "/metrics", "/invocations", *FOREIGN}
 
     @settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(case=operations["/invocations"].as_strategy(generation_mode=mode))
@@ -68,6 +70,22 @@ def test_schemathesis_finds_nothing(grey_url: str, mode: GenerationMode) -> None
     never_surprised()
     for path in ("/ping", "/metrics"):
         operations[path].Case().call_and_validate()
+
+
+@pytest.mark.parametrize("path", FOREIGN)
+def test_what_the_document_says_of_others_clients_is_drawn_or_refused_in_its_forms(grey_url: str, path: str) -> None:
+    schema = schemathesis.openapi.from_url(f"{grey_url}/openapi.json")
+    statuses: set[int] = set()
+
+    @settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @given(case=schema[path]["POST"].as_strategy(generation_mode=GenerationMode.POSITIVE))
+    def never_surprised(case: schemathesis.Case) -> None:
+        response = case.call()
+        case.validate_response(response, excluded_checks=[positive_data_acceptance])  # Sizes have ranges, too.
+        statuses.add(response.status_code)
+
+    never_surprised()
+    assert 200 in statuses
 
 
 def generated(document: dict[str, Any], name: str) -> type[BaseModel]:
