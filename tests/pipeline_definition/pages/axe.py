@@ -1,4 +1,4 @@
-"""What axe-core (https://github.com/dequelabs/axe-core) finds wrong on a page for people who read or steer it otherwise."""
+"""What axe-core (https://github.com/dequelabs/axe-core) finds wrong on a page for people who use it in other ways."""
 
 from axe_core_python.base import AXE_SCRIPT
 
