@@ -123,17 +123,26 @@ class Estimator:
 
     def train_hours(self, job: PlannedJob, samples: int) -> tuple[float, Rate]:
         """Return the hours of one training, the start and the loss of many GPUs included."""
-        train, work = self.phase_of(job.step).train, self.workload.phase_of(job.step)
-        text_online = not self.settings.encode.caption_embeddings
-        rate = self.rates.train_rate(self.model, job.instance, work.resolution_px, text_online, job.type_parameter)
-        gpus = job.count * job.instance.ranks
-        speed = rate.samples_per_s * gpus * self.rates.efficiency(gpus, work.global_batch_size)
-        if train.gradient_checkpointing:
+        rate = self._train_rate(job)
+        speed = rate.samples_per_s * job.count * job.instance.ranks * self.efficiency(job)
+        if self.phase_of(job.step).train.gradient_checkpointing:
             speed /= CHECKPOINTING_COMPUTE
         if (stream := self.streams.get(job.step)) and not job.choices:
             # Whichever side is slower makes the other wait.
             speed = min(speed, self._encode_rate(stream).samples_per_s * stream.count * stream.instance.ranks)
         return self._hours(samples / speed), rate
+
+    def efficiency(self, job: PlannedJob) -> float:
+        """Return what is left of a GPU's speed in a training on its hosts, in (0, 1]."""
+        batch = self.workload.phase_of(job.step).global_batch_size
+        return self.rates.efficiency(job.count * job.instance.ranks, batch, self._train_rate(job).samples_per_s)
+
+    def _train_rate(self, job: PlannedJob) -> Rate:
+        side_px, text_online = (
+            self.workload.phase_of(job.step).resolution_px,
+            not self.settings.encode.caption_embeddings,
+        )
+        return self.rates.train_rate(self.model, job.instance, side_px, text_online, job.type_parameter)
 
     def _encode_rate(self, job: PlannedJob) -> Rate:
         encode = self.phase_of(job.step).encode

@@ -216,9 +216,8 @@ class _Search:
             if line is None or None in usd:
                 continue
             hours = line.hours * (self.estimator.rates.assumed.spot_time_factor if purchase == "spot" else 1.0)
-            total, batch = sum(filter(None, usd)), self.workload.phase_of(job.step).global_batch_size
+            total, speed = sum(filter(None, usd)), self.estimator.efficiency(other)
             hosts = _hosts(other, purchase, hours, total, line.rate_kind)
-            speed = self.estimator.rates.efficiency(gpus, batch)
             ways.append(Way(hours, total, (replace(hosts, micro_batch_size=size, efficiency=speed),)))
         return frontier(ways)
 

@@ -17,8 +17,8 @@ SHOWN_OPTIONS = 10
 CHART_POINTS = 150
 CHART_TITLE = "Days against dollars; dashed are the limits, the line is the frontier, the large dot the choice"
 NOTES = (
-    "Scaling: with the global batch fixed, GPU-hours grow in a straight line with the GPUs beyond one host; "
-    "the slope is fitted on MosaicML's 8 to 128 A100 (3.5 % off at worst); more than 128 GPUs are an extrapolation.",
+    "Scaling: with the global batch fixed, GPU-hours grow in a straight line with the GPUs beyond one host, "
+    "steeper the faster the GPU; fitted on published runs on 16 to 1,024 A100, H100 and H200 (8 % off at worst).",
     "Spot: for Train alone, 15 % more wall time for waiting, an assumption.",
     "Micro-batch: the largest that fits the GPU's memory: tune.micro_batch_size and each later phase's "
     "micro_batch_size may be this or less.",

@@ -76,24 +76,22 @@ class UtilisationRate(Model):
     source: str
 
 
-class PublishedScaling(Model):
-    """A published scaling run, and the model of what more GPUs lose that is fitted on it.
+class ScalingRun(Model):
+    """A published training on more GPUs than one host has."""
 
-    With the global batch fixed, the computation of one step shrinks with the number of GPUs and the exchange of the
-    gradients does not. So GPU-hours grow in a straight line with the GPUs beyond one host, and the slower the smaller
-    the global batch: the slope is the least-squares line through one host.
-    """
-
-    source: str
+    gpus: int
     global_batch_size: int
-    days_by_gpus: dict[int, float]
+    samples: float
+    """Of the whole run."""
+    hours: float = Field(gt=0)
+    samples_per_s_alone: float = Field(gt=0)
+    """Of one GPU on one host."""
+    source: str
 
     @property
-    def slope(self) -> float:
-        """By what fraction GPU-hours grow for each GPU beyond one host."""
-        base = GPUS_OF_ONE_HOST * self.days_by_gpus[GPUS_OF_ONE_HOST]
-        points = [(gpus - GPUS_OF_ONE_HOST, gpus * days / base - 1.0) for gpus, days in self.days_by_gpus.items()]
-        return sum(x * y for x, y in points) / sum(x * x for x, _ in points)
+    def loss(self) -> float:
+        """By what fraction the GPU-hours are more than on one host."""
+        return self.gpus * self.hours * 3600 * self.samples_per_s_alone / self.samples - 1.0
 
 
 class Assumed(Model):
@@ -119,7 +117,7 @@ class Rates(Model):
     """By the name in instances.yaml."""
     utilisation: dict[str, UtilisationRate]
     """Of caption, encode, generate, and train_PART by the part that is trained."""
-    scaling: PublishedScaling
+    scaling: list[ScalingRun]
     assumed: Assumed
 
     def train_rate(
@@ -162,10 +160,21 @@ class Rates(Model):
         rate = self.download
         return Rate(rate.samples_per_s_per_vcpu * vcpus_of(instance.name), rate.kind, rate.source)
 
-    def efficiency(self, gpus: int, global_batch_size: int) -> float:
-        """Return what is left of a GPU's speed when this many share a global batch, in (0, 1]; 1 on one host."""
-        beyond = max(0, gpus - GPUS_OF_ONE_HOST) * self.scaling.global_batch_size / global_batch_size
-        return 1.0 / (1.0 + self.scaling.slope * beyond)
+    def efficiency(self, gpus: int, global_batch_size: int, samples_per_s: float) -> float:
+        """Return what is left of a GPU's speed when this many share a global batch, in (0, 1]; 1 on one host.
+
+        With the global batch fixed, the computation of a step shrinks with the number of GPUs and with their speed, and
+        the exchange of the gradients does not: GPU-hours grow in a straight line with the GPUs beyond one host.
+        """
+        return 1.0 / (1.0 + self.exchange_s * _exposure(gpus, global_batch_size, samples_per_s))
+
+    @functools.cached_property
+    def exchange_s(self) -> float:
+        """Seconds of a step that pass with the exchange of gradients: least squares of the published hours' errors."""
+        runs = self.scaling
+        points = [(_exposure(one.gpus, one.global_batch_size, one.samples_per_s_alone), one.loss) for one in runs]
+        weighted = [(exposure / (1 + loss), loss / (1 + loss)) for exposure, loss in points]
+        return sum(x * y for x, y in weighted) / sum(x * x for x, _ in weighted)
 
     def _derived(self, gpu: Gpu, precision: str, work: str, flops: float) -> Rate:
         if gpu.name not in self.gpus:
@@ -180,6 +189,11 @@ class Rates(Model):
         used = self.utilisation[work]
         source = f"{flops / 1e9:,.0f} GFLOP a sample at {used.value:.0%} of {peak_tflops:g} TFLOP/s ({used.source})"
         return Rate(1e12 * peak_tflops * used.value / flops, "derived", source)
+
+
+def _exposure(gpus: int, global_batch_size: int, samples_per_s: float) -> float:
+    """Return by what fraction a second of exchange in each step lengthens a training."""
+    return max(0, gpus - GPUS_OF_ONE_HOST) * samples_per_s / global_batch_size
 
 
 def gpu_of(instance: Instance, parameter: str) -> Gpu:

@@ -10,6 +10,7 @@ from params.settings import load_settings
 from pipeline_definition.cost.forecast import Forecast, caption_note, forecast
 from pipeline_definition.cost.jobs import ForecastLine
 from pipeline_definition.cost.prices import load_prices
+from pipeline_definition.cost.rates import load_rates
 from pipeline_definition.cost.storage import Surroundings, fsx_gib
 from pipeline_definition.cost.tables import forecast_json, forecast_notes
 from pipeline_definition.cost.training import CostError
@@ -63,7 +64,8 @@ def test_a_second_phase_is_reckoned_at_its_own_resolution_and_its_encode_runs_be
     first, second = line(found, "Train"), line(found, "TrainPhase2")
     assert "256 px, 1,126,400,000 samples" in first.what and "512 px, 1,740,800,000 samples" in second.what
     rates = [137.5 * 539.3 / (539.3 + 45.1), 36.3 * 2409.0 / (2409.0 + 45.1)]
-    seconds = [samples / rate for samples, rate in zip((1_126_400_000, 1_740_800_000), rates, strict=True)]
+    speeds = [rate * load_rates().efficiency(64, 2048, rate) for rate in rates]
+    seconds = [samples / speed for samples, speed in zip((1_126_400_000, 1_740_800_000), speeds, strict=True)]
     assert (second.hours - 480 / 3600) / (first.hours - 480 / 3600) == pytest.approx(seconds[1] / seconds[0], rel=1e-4)
     assert found.workload.latents_bytes == 1_130_000_000 * (16_384 + 154 + 65_536 + 154)
     hours = {entry.step: entry.hours for entry in found.lines}
