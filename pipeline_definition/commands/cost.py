@@ -181,7 +181,14 @@ def price_of_plan(
 def plan(
     deadline: Annotated[str, typer.Option(help="Of the whole run: 36h, 10d, 2w, Friday or 2027-01-31.")],
     budget: Annotated[str, typer.Option(help="For the run without the endpoint: 40000, $5,000,000, 5M or 40k EUR.")],
-    params: options.Params = options.DEFAULT_PARAMS,
+    params: Annotated[
+        list[Path],
+        typer.Option(
+            default_factory=lambda: [options.DEFAULT_PARAMS],
+            help=f"{options.PARAMS_HELP} Several: the cheapest of them.",
+            show_default=str(options.DEFAULT_PARAMS),
+        ),
+    ],
     changes: options.Changes = None,
     rows: Rows = None,
     exchange_rate: Annotated[
@@ -202,17 +209,23 @@ def plan(
     from pipeline_definition.pages.html import to_html
 
     days, usd = parse_days(deadline, datetime.now().astimezone()), parse_usd(budget, exchange_rate)
-    settings, definition = _definition(params)
     wanted: dict[Purchase, bool] = {"savings_plan": savings_plan, "training_plan": training_plan}
     purchases = (*PURCHASES[:2], *(way for way, is_there in wanted.items() if is_there))
     fixed = parse_changes(changes)
-    planned = plan_of(settings, definition, fixed, days, usd, purchases, training_only, rows)
+    plans = []
+    for path in params:
+        settings, definition = _definition(path)
+        found = plan_of(settings, definition, fixed, days, usd, purchases, training_only, rows)
+        plans.append((found, path, settings, definition))
+    planned, path, settings, definition = min(plans, key=lambda one: (one[0].best is None, one[0].choice.usd))
     values = {item["Name"]: item.get("DefaultValue") for item in definition["Parameters"]}
-    how = (plan_page.start_line(planned, str(params), values), *plan_page.set_lines(planned, settings.train.spot))
+    how = (plan_page.start_line(planned, str(path), values), *plan_page.set_lines(planned, settings.train.spot))
     if out:
         write_text(out, to_html(plan_page.plan_document(planned, settings.pipeline_name, *how)))
+    sets = plan_page.set_table({str(one): found for found, one, *_ in plans})
+    compared = (shown(sets), dim(plan_page.OTHER_MODELS), "") if len(plans) > 1 else ()
     tables = (shown(plan_page.step_table(planned)), "", shown(plan_page.option_table(planned)))
-    said = (plan_page.verdict(planned), *how, "", *tables, *map(dim, plan_page.NOTES))
+    said = (*compared, plan_page.verdict(planned), *how, "", *tables, *map(dim, plan_page.NOTES))
     return Reply(plan_page.plan_json(planned) | {"start": list(how)}, *said, status=0 if planned.best else 1)
 
 

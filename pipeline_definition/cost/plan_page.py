@@ -27,6 +27,20 @@ NOTES = (
 )
 
 
+OTHER_MODELS = "Every set as it is, with its own model and samples: which draws better, evaluation says, not this."
+
+
+def set_table(plans: Mapping[str, Plan]) -> Table:
+    """Return the choice of each parameter set, the cheapest that meets both limits first."""
+    ranked = sorted(plans.items(), key=lambda item: (item[1].best is None, item[1].choice.usd))
+    rows = []
+    for name, plan in ranked:
+        days, usd, _, *trained = _option_row(plan, plan.choice)
+        rows.append((name, "yes" if plan.best else "no", days, usd, *trained))
+    headers = ("parameter set", "meets both", "days", "dollars", "trained on", "slowest step")
+    return Table(headers, tuple(rows), frozenset({2, 3}))
+
+
 def verdict(plan: Plan) -> str:
     """Return the choice in words, what stands in its way, and what more time or money would buy."""
     choice = plan.choice

@@ -51,4 +51,4 @@ def test_at_80_columns_the_deciding_figures_stand_whole(
     monkeypatch.setattr("pipeline_definition.commands.options.console._width", 80)
     out = CliRunner().invoke(app, [*words, "--params", "params/sd2_base.yaml"]).output
     assert "…" not in out
-    assert ("$177," if words[0] == "cost" else "$61,") in out
+    assert ("$177," if words[0] == "cost" else "$62,") in out

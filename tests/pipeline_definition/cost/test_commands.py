@@ -53,6 +53,17 @@ def test_a_plan_that_is_met_is_status_0_and_writes_its_page(tmp_path: Path) -> N
     assert "<svg" in page.read_text(encoding="utf-8")
 
 
+def test_several_sets_are_planned_and_the_cheapest_that_meets_both_limits_is_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    sets = ("--params", "sd2_base", "--params", "octank_100gb", "--params", "sd3_budget")
+    status, text = run("plan", "--deadline", "10d", "--budget", "10k", *sets)
+    ranked = [line.split()[:2] for line in text.splitlines()[1:4]]
+    assert (status, ranked) == (0, [["octank_100gb", "yes"], ["sd3_budget", "yes"], ["sd2_base", "no"]])
+    assert "sd-pipeline start --params octank_100gb" in text
+
+
 def test_a_plan_that_nothing_meets_is_status_1_with_the_nearest() -> None:
     status, text = run("plan", "--deadline", "1h", "--budget", "10")
     assert status == 1
