@@ -29,7 +29,6 @@ class Surroundings:
     """None: the smallest that holds the latents."""
     fsx_mb_per_s_per_tib: int = 125
     storage_months: float = 1.0
-    """How long the data stays in the bucket."""
 
 
 def other_lines(
