@@ -53,7 +53,6 @@ class DrawnPicture:
     """One picture as it came."""
 
     content: bytes
-    """The file."""
     form: str
     """png, jpeg or webp."""
     seed: int
@@ -94,7 +93,6 @@ class Endpoint(Protocol):
     """Something that draws."""
 
     name: str
-    """How people know it."""
 
     def draw(self, request: Mapping[str, Any]) -> Answer:
         """Draw the pictures of one request (see `steps.serving.schema`; None is left out).
@@ -195,15 +193,22 @@ def connect(target: Callable[[], Target], name: str, variant: str | None = None)
     if is_address(name):
         return ServerEndpoint(name)
     world = target()
-    try:
-        about = world.client("sagemaker").describe_endpoint(EndpointName=name)
-        config = world.client("sagemaker").describe_endpoint_config(EndpointConfigName=about["EndpointConfigName"])
-    except ClientError as error:
-        raise PromptError(f"endpoint {name}: {error.response['Error']['Message']}") from None
+    config = configuration_of(world, name)
     if "AsyncInferenceConfig" not in config:
         return SageMakerEndpoint(world, name, variant)
     answers = config["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"]
     return AsyncEndpoint(world, name, answers.rstrip("/").removesuffix("/answers"))
+
+
+def configuration_of(target: Target, name: str) -> Mapping[str, Any]:
+    """Return the configuration of an endpoint, as SageMaker describes it. Raises PromptError."""
+    sagemaker = target.client("sagemaker")
+    try:
+        config = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
+        described: Mapping[str, Any] = sagemaker.describe_endpoint_config(EndpointConfigName=config)
+    except ClientError as error:
+        raise PromptError(f"endpoint {name}: {error.response['Error']['Message']}") from None
+    return described
 
 
 def draw_patiently(

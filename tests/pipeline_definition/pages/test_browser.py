@@ -12,7 +12,7 @@ from pipeline_definition.cost.business_page import case_document
 from pipeline_definition.cost.plan import plan
 from pipeline_definition.cost.plan_page import plan_document
 from pipeline_definition.pages.html import to_html
-from pipeline_definition.prompting import comparison_page, study_page
+from pipeline_definition.prompting import comparison_page, study
 from pipeline_definition.prompting.comparison import Comparison, Contender, Shot, Standing
 from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, ServerEndpoint
 from pipeline_definition.prompting.study_plan import Grid, make_plan
@@ -47,7 +47,7 @@ def write_study(path: Path) -> None:
     write_bytes(picture, grey(90))
     scored = [ScoredTrial(trial, picture, 0.01 * number) for number, trial in enumerate(planned.trials)]
     about = StudyProvenance("sd-production", "model/1", "c" * 64)
-    study_page.write_page(path, planned, results(planned, scored), about, scored)
+    study.write_page(path, planned, results(planned, scored), about, scored)
 
 
 @pytest.fixture(scope="module")
