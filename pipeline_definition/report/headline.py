@@ -11,9 +11,8 @@ from params.layout import CLIP_SCORE, FID
 from params.parameter_names import ENDPOINT_HOSTS, instance_count_of, instance_type_of
 from pipeline_definition.models.gate import MISSED, Threshold, asked_of, gate_lines, metric, warnings
 from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number
-from pipeline_definition.report.costs import total
 from pipeline_definition.report.lineage import registered
-from pipeline_definition.report.run import Run
+from pipeline_definition.report.run import Run, total
 
 # Sanity rows of metrics.json are named after the metric.
 COMPARED = {"_untrained": "untrained", "_real": "real pictures"}
