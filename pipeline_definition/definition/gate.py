@@ -41,7 +41,6 @@ class Demand:
     part: str = "value"
     """`value`, or `low` or `high`: a bound of its interval."""
     at_least: bool = False
-    """Whether more is better."""
 
     def condition(self, evaluate: ProcessingStep) -> conditions.Condition:
         """Return the demand as SageMaker judges it."""
