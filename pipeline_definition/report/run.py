@@ -3,7 +3,7 @@
 SageMaker bills each host for the seconds of its job; a step taken from the cache cost nothing in this run.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -160,11 +160,6 @@ class Run:
         return next((step for step in self.steps if step.style == "failed"), None)
 
 
-def total(costs: Iterable[Cost]) -> Cost:
-    """Return the sum."""
-    return sum(costs, Cost())
-
-
 def job_cost(job: Mapping[str, Any], prices: Prices) -> Cost:
     """Return what a job or a trial cost."""
     seconds, spent = number(job.get("billable_seconds")) or number(job.get("seconds")) or 0.0, Cost()
@@ -182,7 +177,7 @@ def step_cost(step: Mapping[str, Any], tuning: Mapping[str, Any] | None, prices:
     if not job or step.get("cached"):
         return Cost()
     if job.get("kind") == "TuningJob":
-        return total(job_cost(trial, prices) for trial in (tuning or {}).get("trials", []))
+        return sum((job_cost(trial, prices) for trial in (tuning or {}).get("trials", [])), Cost())
     return job_cost({**job, "seconds": job.get("seconds") or step.get("seconds")}, prices)
 
 
