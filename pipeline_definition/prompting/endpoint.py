@@ -81,10 +81,8 @@ class Answer:
     """The model package's ARN, or a digest of the model folder."""
     settings: Mapping[str, Any]
     """Steps, guidance scale, width, height and sampler, the endpoint's defaults filled in."""
-    queue_s: float
-    """Seconds before the model began."""
     render_s: float
-    """Seconds from then to the last picture."""
+    """Seconds from the model's begin to the last picture."""
     elapsed_s: float
     """Seconds that the caller waited."""
 
@@ -239,8 +237,8 @@ def answer_of(content: bytes, elapsed_s: float) -> Answer:
             form, seed, flagged, truncated = (item[name] for name in _ABOUT_PICTURE)
             both = truncated, bool(item.get("negative_truncated"))
             pictures.append(DrawnPicture(base64.b64decode(item["image"]), form, seed, flagged, *both))
-        queue_s, render_s = answer["queue_s"], answer["render_s"]
-        return Answer(tuple(pictures), answer["model"], answer["settings"], queue_s, render_s, round(elapsed_s, 4))
+        told = (answer[name] for name in ("model", "settings", "render_s"))
+        return Answer(tuple(pictures), *told, round(elapsed_s, 4))
     except (ValueError, KeyError, TypeError) as error:
         raise PromptError(f"the endpoint's answer is not what its image gives: {error!r}; is it another one?") from None
 

@@ -32,7 +32,7 @@ PAGES = ("plan", "case", "comparison", "study")
 
 def compared() -> Comparison:
     def standing(address: str, score: float) -> Standing:
-        answer = Answer((DrawnPicture(grey(90), "png", 7, False, False),), "m", {}, 0.0, 0.5, 1.0)
+        answer = Answer((DrawnPicture(grey(90), "png", 7, False, False),), "m", {}, 0.5, 1.0)
         shots = [Shot(text, 7, answer, score + 0.01 * len(text)) for text in PROMPTS]
         return Standing(Contender(address, ServerEndpoint(address), "ml.g5.12xlarge", 7.09), tuple(shots))
 
