@@ -237,8 +237,8 @@ def answer_of(content: bytes, elapsed_s: float) -> Answer:
             form, seed, flagged, truncated = (item[name] for name in _ABOUT_PICTURE)
             both = truncated, bool(item.get("negative_truncated"))
             pictures.append(DrawnPicture(base64.b64decode(item["image"]), form, seed, flagged, *both))
-        told = (answer[name] for name in ("model", "settings", "render_s"))
-        return Answer(tuple(pictures), *told, round(elapsed_s, 4))
+        model, settings, render_s = (answer[name] for name in ("model", "settings", "render_s"))
+        return Answer(tuple(pictures), model, settings, render_s, round(elapsed_s, 4))
     except (ValueError, KeyError, TypeError) as error:
         raise PromptError(f"the endpoint's answer is not what its image gives: {error!r}; is it another one?") from None
 
