@@ -8,7 +8,7 @@ import argparse
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -58,6 +58,12 @@ def from_texts(model: type[M], texts: Mapping[str, str], source: str) -> M:
             raise ArgumentError(f"{source}: unknown setting {name!r}{hint}")
         values[name] = tuple(filter(None, text.split(","))) if _is_tuple(field) else text
     return validated(model, values, source, ArgumentError)
+
+
+def hint_at(name: str, known: Collection[str], prefix: str = "") -> str:
+    """Return `did you mean NAME?` with the nearest known name, behind its prefix; all of them where none is near."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(known)}"
 
 
 def validated(model: type[M], values: object, source: str, refused: type[Exception]) -> M:

@@ -4,7 +4,6 @@ Reads nothing, writes nothing. One phase is the rule; Stable Diffusion 2 has two
 (https://huggingface.co/stabilityai/stable-diffusion-2-base: 550,000 steps and 850,000 steps).
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -12,7 +11,7 @@ from typing import Any, Final, TypeVar
 from pydantic import Field
 
 from params import parameter_names
-from params.arguments import validated
+from params.arguments import hint_at, validated
 from params.model import Decides, Model, added
 from params.programs import EncodeSettings, TrainArguments
 from params.stages import TRAINING_HOSTS, EncodeStep, Job, TrainingHosts, TrainStep
@@ -86,9 +85,7 @@ def _changed(step: S, changes: Mapping[str, Any], program: type[Model], settings
     """Return the first phase's step with changes, and with the settings of its program that `key` names."""
     names = program.names(*_CHANGEABLE) - _FIXED
     if unknown := [name for name in settings if name not in names]:
-        close = difflib.get_close_matches(unknown[0], names, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(names))}"
-        raise ValueError(f"{key}.{unknown[0]} cannot differ between phases; {hint}")
+        raise ValueError(f"{key}.{unknown[0]} cannot differ between phases; {hint_at(unknown[0], sorted(names))}")
     return validated(type(step), {**step.model_dump(), **changes, **settings}, key, ValueError)
 
 

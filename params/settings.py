@@ -5,7 +5,6 @@ Reads a YAML file that holds only what differs from the defaults below; writes n
     sd-pipeline definition --params params/sd2_base.yaml
 """
 
-import difflib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import yaml
 from pydantic import ConfigDict, Field, model_validator
 
 from params import stages
-from params.arguments import validated
+from params.arguments import hint_at, validated
 from params.cloud import Cloud
 from params.files import read_text
 from params.layout import THROUGHPUT_STEP
@@ -351,9 +350,7 @@ def _unknown_keys(values: dict[Any, Any], model: type[Model], prefix: str) -> It
         if f"{prefix}{key}" in GONE:
             yield f"{prefix}{key} is gone: {GONE[f'{prefix}{key}']}; remove the line"
         elif field is None:
-            close = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else f"known: {', '.join(fields)}"
-            yield f"unknown key {prefix}{key}; {hint}"
+            yield f"unknown key {prefix}{key}; {hint_at(str(key), fields, prefix)}"
         elif section := _section(field.annotation):
             in_list = isinstance(value, list)
             for place, item in enumerate(value if in_list else [value]):

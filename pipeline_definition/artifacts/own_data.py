@@ -34,7 +34,6 @@ class OwnData:
     """A data set of one's own."""
 
     place: str
-    """As it was named."""
     name: str
     """Of its artifacts."""
     source: str

@@ -6,13 +6,13 @@ writes nothing. Without a target it needs no network, no credentials and no Sage
     sd-pipeline start --params params/sd2_base.yaml --set TrainingInstanceCount=8 --dry-run
 """
 
-import difflib
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
+from params.arguments import hint_at
 from params.settings import Settings
 from params.stages import Range
 from pipeline_definition.checks import addresses
@@ -67,9 +67,8 @@ def parameter_findings(definition: Mapping[str, Any], parameters: Mapping[str, s
     """Check what `--set` names against a definition's parameters."""
     known = {parameter["Name"]: parameter for parameter in definition["Parameters"]}
     for name, text in parameters.items():
-        close = difflib.get_close_matches(name, known, n=1)
-        near = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-        if problem := _value_problem(known[name], text) if name in known else f"unknown parameter {name}; {near}":
+        unknown = f"unknown parameter {name}; {hint_at(name, known)}"
+        if problem := _value_problem(known[name], text) if name in known else unknown:
             yield Finding(name, problem, "`sd-pipeline parameters` lists them")
 
 

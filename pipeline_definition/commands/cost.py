@@ -98,7 +98,7 @@ def actual(
 
     left = artifacts_of(context, run, runs)
     expected, about = left.forecast or {}, left.execution
-    whole = run_of(left, expected.get("usd_per_instance_hour") or {})
+    whole = run_of(left)
     lines = tuple(bill(whole))
     said, found = [], None
     if whole.is_local:

@@ -16,7 +16,7 @@ from pipeline_definition.infrastructure.stack import Infrastructure
 from pipeline_definition.models import package_record
 from pipeline_definition.models.autoscaling import Autoscaling
 from pipeline_definition.models.promote import Production, Serving
-from pipeline_definition.models.registry import ModelPackage, PackageGroup, pretrained_group, register_pretrained
+from pipeline_definition.models.registry import PRETRAINED_SUFFIX, ModelPackage, PackageGroup, register_pretrained
 from pipeline_definition.models.versions import trend_table, versions_of
 from pipeline_definition.pages.formats import number, plain
 from pipeline_definition.session import Target
@@ -119,7 +119,7 @@ def find(settings: Settings, target: Target, package: str) -> ModelPackage:
     """Return a package given as its ARN, its version, `latest`, or `pretrained`: the newest that was registered so."""
     group = settings.registry.group
     if package == "pretrained":
-        return PackageGroup(target, pretrained_group(group)).show("latest")
+        return PackageGroup(target, group + PRETRAINED_SUFFIX).show("latest")
     return PackageGroup(target, group).show(package)
 
 

@@ -28,7 +28,7 @@ from pipeline_definition.session import Target
 
 N = TypeVar("N", int, float)
 
-Show = Literal["auto", "kitty", "iterm2", "blocks", "none"]
+Show = Literal["auto", "blocks", "none"]
 """How the terminal shows a picture."""
 VOTES = options.DEFAULT_RUNS / "votes" / "votes.jsonl"
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
@@ -95,14 +95,11 @@ def prompt(
 
 
 def _show(content: bytes, show: Show) -> None:
-    """Show a picture where a person looks at a terminal that can; `--show NAME` shows it anyway."""
-    from pipeline_definition.prompting.terminal import PROTOCOLS, protocol_of, rendered
+    """Show a picture where a person looks at a terminal with colours; `--show blocks` shows it anyway."""
+    from pipeline_definition.prompting.terminal import has_colours, rendered
 
-    chosen = next((protocol for protocol in PROTOCOLS if protocol == show), None)
-    if show == "auto" and sys.stdout.isatty():
-        chosen = protocol_of(os.environ)
-    if chosen is not None:
-        sys.stdout.write(rendered(content, chosen, shutil.get_terminal_size().columns))
+    if show == "blocks" or (show == "auto" and sys.stdout.isatty() and has_colours(os.environ)):
+        sys.stdout.write(rendered(content, shutil.get_terminal_size().columns))
         sys.stdout.flush()
 
 

@@ -90,7 +90,7 @@ class LiveRun:
         if begun:
             about |= {"start": min(start for start, _ in begun), "end": max(end for _, end in begun)}
         told = (redacted(about), self._definition, self._parameters)
-        return run_of(Artifacts(Path(), *told, training_log=tuple(log.figures) if log else ()), {})
+        return run_of(Artifacts(Path(), *told, training_log=tuple(log.figures) if log else ()))
 
     def _metrics(self, run: Run, name: str, log: StepLog) -> Section:
         """Return the newest value of each metric, and the charts of the run's page; drawn anew where some are new."""

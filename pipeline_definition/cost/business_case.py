@@ -12,10 +12,10 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline_definition.cost.business_inputs import BusinessCase, Candidate, Investment, Use, input_at
+from pipeline_definition.cost.business_inputs import BusinessCase, Candidate, Use, input_at
 from pipeline_definition.cost.jobs import SECONDS_PER_HOUR
 from pipeline_definition.cost.prices import load_prices
-from pipeline_definition.cost.rates import load_rates
+from pipeline_definition.cost.rates import gpu_of, load_rates
 from pipeline_definition.cost.workload import declared_model
 from pipeline_definition.jobs.instances import instance
 
@@ -147,12 +147,8 @@ class Answers:
     # Question 3: what the budget adds.
 
     @property
-    def _investment(self) -> Investment:
-        return self.case.investment
-
-    @property
     def _months(self) -> int:
-        return self._investment.years * MONTHS_PER_YEAR
+        return self.case.investment.years * MONTHS_PER_YEAR
 
     @property
     def added_usd_per_year(self) -> float:
@@ -161,12 +157,12 @@ class Answers:
         return added * (1.0 - self.case.custom.failure_probability)
 
     def _discount(self, month: int) -> float:
-        return float((1.0 + self._investment.discount_rate) ** (-month / MONTHS_PER_YEAR))
+        return float((1.0 + self.case.investment.discount_rate) ** (-month / MONTHS_PER_YEAR))
 
     def _part_of_gain(self, month: int) -> float:
         """Return which part of the gain comes in a month, counted from the first dollar: none, a rising part, all."""
-        month -= self._investment.months_until_return
-        return min(1.0, max(0, month) / (self._investment.ramp_up_months + 1))
+        month -= self.case.investment.months_until_return
+        return min(1.0, max(0, month) / (self.case.investment.ramp_up_months + 1))
 
     @functools.cached_property
     def _present_of_a_dollar(self) -> float:
@@ -177,7 +173,7 @@ class Answers:
     def net_present_value_usd(self, realised: float = 1.0, budget_factor: float = 1.0) -> float:
         """Return today's value of what is added less the budget, when this fraction of it comes true."""
         value = realised * self.added_usd_per_year * self._present_of_a_dollar
-        return value - budget_factor * self._investment.budget_usd
+        return value - budget_factor * self.case.investment.budget_usd
 
     @property
     def pays(self) -> bool:
@@ -187,7 +183,7 @@ class Answers:
     @property
     def return_on_investment(self) -> float:
         """Return (added over the years - budget) / budget, not discounted."""
-        return self.cumulative()[-1][1] / self._investment.budget_usd
+        return self.cumulative()[-1][1] / self.case.investment.budget_usd
 
     @property
     def payback_months(self) -> float | None:
@@ -201,16 +197,16 @@ class Answers:
     def justified_budget_usd(self) -> float:
         """Largest budget at which what is added, discounted, is still the required return on top of the budget."""
         value = self.net_present_value_usd(budget_factor=0.0)
-        return max(0.0, value) / (1.0 + self._investment.required_return_on_budget)
+        return max(0.0, value) / (1.0 + self.case.investment.required_return_on_budget)
 
     @property
     def compute_budget_usd(self) -> float:
         """Compute's part of the budget."""
-        return self._investment.budget_usd * self._investment.compute_fraction
+        return self.case.investment.budget_usd * self.case.investment.compute_fraction
 
     def cumulative(self) -> list[tuple[float, float]]:
         """Return (months, dollars so far), not discounted."""
-        earned, points = -self._investment.budget_usd, []
+        earned, points = -self.case.investment.budget_usd, []
         for month in range(self._months + 1):
             earned += self._part_of_gain(month) * self.added_usd_per_year / MONTHS_PER_YEAR
             points.append((float(month), earned))
@@ -271,8 +267,9 @@ def answers_of(case: BusinessCase) -> Answers:
     """Return every derived number. Raises CostError for an instance type whose price or speed is not known."""
     prices, rates = load_prices(), load_rates()
     made = case.generation
-    host, name, model = instance(made.instance_type), "generation.instance_type", declared_model(made.model)
-    rate = rates.generate_rate(model, host, made.resolution_px, 2 * made.inference_steps, "float16", name)
+    host, model = instance(made.instance_type), declared_model(made.model)
+    gpu = gpu_of(host, "generation.instance_type")
+    rate = rates.generate_rate(model, gpu, made.resolution_px, 2 * made.inference_steps, "float16")
     hourly = prices.instance_hour_usd(made.instance_type)
     pictures = rate.samples_per_s * host.ranks * SECONDS_PER_HOUR * made.busy_fraction
     training = prices.instance_hour_usd(case.investment.training_instance_type)

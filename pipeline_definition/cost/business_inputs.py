@@ -29,7 +29,6 @@ class Use(Model):
     """From order to delivery, now."""
     hours_per_image_with_model: float = Field(ge=0)
     usd_per_hour_saved: float = Field(0.0, ge=0)
-    """Wages that an hour less saves; 0: the hours are told and not counted."""
     revenue_usd_per_year: float = Field(ge=0)
 
 
@@ -46,11 +45,9 @@ class Candidate(Model):
     usd_per_picture: float | None = Field(None, ge=0)
     """What somebody else's endpoint takes for a generated picture; left out: our own endpoint draws."""
     accepted_fraction: float = Field(gt=0, le=1)
-    """Generated pictures that a reviewer takes."""
     wrong_fraction: float = Field(0.0, ge=0, le=1)
     """Of the pictures taken, those that have to be withdrawn later."""
     failure_probability: float = Field(0.0, ge=0, le=1)
-    """That it never comes to work: its money is spent, and the next best is used."""
     fid: float | None = Field(None, ge=0)
     clip_score: float | None = Field(None, ge=-1, le=1)
 
@@ -68,7 +65,6 @@ class Generation(Model):
     resolution_px: int = Field(ge=8, multiple_of=8)
     inference_steps: int = Field(ge=1)
     busy_fraction: float = Field(gt=0, le=1)
-    """Of the hours that are paid for."""
 
 
 class Investment(Model):
@@ -83,10 +79,8 @@ class Investment(Model):
     """How far ahead is counted, from the first dollar on."""
     months_until_return: int = Field(0, ge=0)
     ramp_up_months: int = Field(0, ge=0)
-    """From the first return to the whole of it, in a straight line."""
     discount_rate: float = Field(gt=-1, le=10)
     required_return_on_budget: float = Field(ge=0)
-    """Net gain that is asked for, in budgets."""
     training_instance_type: str
     """The compute budget is also given in hours of this type."""
 
@@ -105,21 +99,15 @@ class BusinessCase(Model):
     company: str
     uses: list[Use] = Field(min_length=1)
     api: Candidate | None = None
-    """Somebody else's endpoint, paid by the picture."""
     pretrained: Candidate
-    """The open model as it is."""
     fine_tuned: Candidate | None = None
     """The open model, trained further on our own pictures."""
     custom: Candidate
-    """A model trained from scratch."""
     review_usd_per_picture: float = Field(ge=0)
-    """A person's look at one generated picture."""
     usd_per_wrong_picture: float = Field(0.0, ge=0)
-    """What a picture costs that has to be withdrawn."""
     generation: Generation
     investment: Investment
     ranges: dict[str, InputRange] = Field(default_factory=dict)
-    """By the name of an input, such as custom.accepted_fraction."""
 
     @model_validator(mode="after")
     def _ranges_are_of_numbers_that_are_there(self) -> Self:

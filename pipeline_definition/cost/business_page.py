@@ -76,7 +76,7 @@ def in_words(answers: Answers) -> list[str]:
     """Return the answer to each of the three questions, in a sentence or two."""
     investment, defender = answers.case.investment, NAMES[answers.defender_name]
     best = max(answers.uses, key=lambda answer: answer.gain_usd_per_year)
-    fraction, assumed = answers.turns["custom.accepted_fraction"], _accepted(answers.case.custom)
+    fraction, assumed = answers.turns["custom.accepted_fraction"], percent(answers.case.custom.accepted_fraction)
     turns = "no accepted fraction would change that"
     if fraction is not None:
         turns = f"it pays from {percent(fraction)} of its pictures accepted; {assumed} are assumed"
@@ -146,7 +146,7 @@ def _compared(answers: Answers) -> Iterator[tuple[str, ...]]:
     years, them = answers.case.investment.years, list(answers.case.candidates.values())
     for label, texts in {
         f"fixed cost, {years} years": [dollars(one.fixed_usd(years)) for one in them],
-        "fraction accepted": [_accepted(one) for one in them],
+        "fraction accepted": [percent(one.accepted_fraction) for one in them],
         "an accepted picture": [dollars(answers.usd_per_accepted_image(one)) for one in them],
         f"our volume, {years} years": [dollars(answers.total_usd(one, answers.images)) for one in them],
         "gain a year over today": [dollars(answers.gain_of(one)) for one in them],
@@ -242,10 +242,6 @@ def _inputs(answers: Answers) -> Section:
 def _unit(name: str) -> str:
     last = name.rsplit(" › ", 1)[-1].replace(" ", "_")
     return next((unit for part, unit in UNITS.items() if part in last), "")
-
-
-def _accepted(candidate: Candidate) -> str:
-    return percent(candidate.accepted_fraction)
 
 
 def _months(months: float | None) -> str:

@@ -5,7 +5,6 @@ Reads and writes corrections.yaml, one dated entry for each program, instance ty
     sd-pipeline cost actual latest --correct
 """
 
-import functools
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
@@ -22,6 +21,9 @@ CORRECTIONS_FILE = Path(__file__).with_name("corrections.yaml")
 # A job that ended long before its forecast, or long after it, did not do what was forecast.
 PLAUSIBLE = (0.05, 20.0)
 
+Work = tuple[str, str, str]
+"""Program, instance type and model."""
+
 
 class Correction(Model):
     """What one run showed."""
@@ -37,7 +39,7 @@ class Correction(Model):
     date: date
 
     @property
-    def work(self) -> tuple[str, str, str]:
+    def work(self) -> Work:
         """What it is a correction of."""
         return self.program, self.instance_type, self.model
 
@@ -45,22 +47,19 @@ class Correction(Model):
 _LIST = TypeAdapter(list[Correction])
 
 
-def load_corrections(path: Path = CORRECTIONS_FILE) -> tuple[Correction, ...]:
+def load_corrections(path: Path = CORRECTIONS_FILE) -> dict[Work, Correction]:
     """Read the file; none where there is no file yet. Raises CostError that names the file and the key."""
-    return _parsed(read_text(path, CostError), str(path)) if path.exists() else ()
-
-
-@functools.lru_cache(maxsize=2)
-def _parsed(text: str, source: str) -> tuple[Correction, ...]:
+    if not path.exists():
+        return {}
     try:
-        return tuple(_LIST.validate_python(yaml.safe_load(text) or []))
+        return {one.work: one for one in _LIST.validate_python(yaml.safe_load(read_text(path, CostError)) or [])}
     except (yaml.YAMLError, ValidationError) as error:
         reason = describe(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise CostError(f"{source}: {reason}") from None
+        raise CostError(f"{path}: {reason}") from None
 
 
 def write_corrections(found: Iterable[Correction], path: Path = CORRECTIONS_FILE) -> None:
     """Put what a run showed in the place of what older runs showed of the same work."""
-    by_work = {one.work: one for one in (*load_corrections(path), *found)}
+    by_work = load_corrections(path) | {one.work: one for one in found}
     entries = [one.model_dump(mode="json") for one in by_work.values()]
     write_text(path, yaml.safe_dump(entries, sort_keys=False, width=120, allow_unicode=True))

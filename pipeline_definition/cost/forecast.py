@@ -17,7 +17,7 @@ from pipeline_definition.cost.corrections import load_corrections
 from pipeline_definition.cost.frontier import PlannedHosts
 from pipeline_definition.cost.jobs import Estimator, ForecastLine, total_usd
 from pipeline_definition.cost.prices import Prices, Purchase, load_prices
-from pipeline_definition.cost.rates import Rates, load_rates
+from pipeline_definition.cost.rates import load_rates
 from pipeline_definition.cost.storage import Surroundings, other_lines
 from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
 from pipeline_definition.cost.workload import Workload, declared_model, workload_of
@@ -84,14 +84,12 @@ def forecast(
     parameters: Mapping[str, str],
     around: Surroundings | None = None,
     rows: int | None = None,
-    prices: Prices | None = None,
-    rates: Rates | None = None,
 ) -> Forecast:
     """Return the forecast of starting a definition with some parameters changed.
 
     Raises CostError for a set that runs on this machine, and for an unknown parameter, rate or price.
     """
-    jobs, estimator = work_of(settings, definition, parameters, rows, prices, rates)
+    jobs, estimator = work_of(settings, definition, parameters, rows)
     workload, around = estimator.workload, around or Surroundings()
     lines = [line for job in jobs if (line := estimator.line(job))]
     # Latents are written by Encode and read until Train ends: the file system is there for the whole run.
@@ -102,19 +100,14 @@ def forecast(
 
 
 def work_of(
-    settings: Settings,
-    definition: Mapping[str, Any],
-    parameters: Mapping[str, str],
-    rows: int | None = None,
-    prices: Prices | None = None,
-    rates: Rates | None = None,
+    settings: Settings, definition: Mapping[str, Any], parameters: Mapping[str, str], rows: int | None
 ) -> tuple[list[PlannedJob], Estimator]:
     """Return the jobs of a start, and what tells the hours and dollars of each. Raises CostError as `forecast` does."""
-    prices, rates = prices or load_prices(), rates or load_rates()
+    prices, rates = load_prices(), load_rates()
     values = _values(settings, definition, parameters, prices)
     jobs = planned_jobs(definition, values)
     streams = {job.step: job for job in jobs if job.program == "stream"}
-    trainings = tuple(job for job in jobs if job.program == "train" and job.step in streams)
+    trainings = {job.step: job for job in jobs if job.program == "train" and job.step in streams}
     workload = workload_of(settings, values, rates.assumed, rows)
     if empty := [job.count_parameter for job in jobs if job.count < 1]:
         raise CostError(f"{empty[0]}: set it to 1 or more")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline_definition.cost.prices import Purchase
+from pipeline_definition.cost.training import HOURS_PER_DAY
 
 # More than these are thinned out, by hours: neighbours are then some 0.2 % apart.
 MOST_WAYS = 4000
@@ -46,6 +47,16 @@ class Way:
     usd: float
     hosts: tuple[PlannedHosts, ...]
     """Of each step, in order."""
+
+    @property
+    def days(self) -> float:
+        """The hours in days."""
+        return self.hours / HOURS_PER_DAY
+
+    @property
+    def trainings(self) -> tuple[PlannedHosts, ...]:
+        """Those of the hosts that train, for each phase."""
+        return tuple(hosts for hosts in self.hosts if hosts.micro_batch_size)
 
 
 def frontier(ways: Iterable[Way]) -> tuple[Way, ...]:

@@ -6,16 +6,16 @@ Reads planned jobs, a workload, rates and prices; writes nothing.
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from params.memory import ModelFigures
 from params.phases import Phase
 from params.settings import Settings
-from pipeline_definition.cost.corrections import Correction
+from pipeline_definition.cost.corrections import Correction, Work
 from pipeline_definition.cost.prices import PURCHASES, Prices, Purchase
-from pipeline_definition.cost.rates import Rate, Rates
+from pipeline_definition.cost.rates import Rate, Rates, gpu_of
 from pipeline_definition.cost.workload import Workload, declared_model
-from pipeline_definition.jobs.instances import Instance
+from pipeline_definition.jobs.instances import Gpu, Instance
 from pipeline_definition.jobs.planned import PlannedJob
 
 SECONDS_PER_HOUR = 3600.0
@@ -60,12 +60,11 @@ class Estimator:
     workload: Workload
     rates: Rates
     prices: Prices
-    streams: Mapping[str, PlannedJob] = field(default_factory=dict)
+    streams: Mapping[str, PlannedJob]
     """Encoders in the job of a training, by its step."""
-    trainings: tuple[PlannedJob, ...] = ()
-    """The trainings that have encoders."""
-    corrections: tuple[Correction, ...] = ()
-    """What finished runs showed."""
+    trainings: Mapping[str, PlannedJob]
+    """The trainings that have encoders, by step."""
+    corrections: Mapping[Work, Correction]
 
     @functools.cached_property
     def model(self) -> ModelFigures:
@@ -77,16 +76,12 @@ class Estimator:
         """`Settings.phase_of`, asked once for each step: a plan has thousands of lines."""
         return functools.cache(self.settings.phase_of)
 
-    @functools.cached_property
-    def _corrections(self) -> Mapping[tuple[str, str, str], Correction]:
-        return {one.work: one for one in self.corrections}
-
     def line(self, job: PlannedJob) -> ForecastLine | None:
         """Return the line of a step's jobs; None for an endpoint, which is paid by the month."""
         if job.program == "download":
             return self._single(job, self.workload.rows, self.rates.download_rate(job.instance), job.count)
         if job.program == "recaption" and self.settings.recaption:
-            rate = self.rates.caption_rate(job.instance, self.settings.recaption.precision, job.type_parameter)
+            rate = self.rates.caption_rate(_gpu(job), self.settings.recaption.precision)
             return self._single(job, self.workload.rows, rate, job.count * job.instance.ranks)
         if job.program == "encode":
             rows = self.workload.phase_of(job.step).encoded_rows
@@ -138,23 +133,18 @@ class Estimator:
         return self.rates.efficiency(job.count * job.instance.ranks, batch, self._train_rate(job).samples_per_s)
 
     def _train_rate(self, job: PlannedJob) -> Rate:
-        side_px, text_online = (
-            self.workload.phase_of(job.step).resolution_px,
-            not self.settings.encode.caption_embeddings,
-        )
-        return self.rates.train_rate(self.model, job.instance, side_px, text_online, job.type_parameter)
+        side_px = self.workload.phase_of(job.step).resolution_px
+        return self.rates.train_rate(self.model, _gpu(job), side_px, not self.settings.encode.caption_embeddings)
 
     def _encode_rate(self, job: PlannedJob) -> Rate:
         encode = self.phase_of(job.step).encode
         how = (encode.resolution_px, encode.precision, encode.caption_embeddings)
-        return self.rates.encode_rate(self.model, job.instance, *how, job.type_parameter)
+        return self.rates.encode_rate(self.model, _gpu(job), *how)
 
-    def _stream(self, job: PlannedJob) -> ForecastLine | None:
+    def _stream(self, job: PlannedJob) -> ForecastLine:
         """Return the line of encoders: paid for as long as the training that they feed, and no longer than it."""
-        training = next((other for other in self.trainings if other.step == job.step), None)
-        if training is None:
-            return None
-        hours, _ = self.train_hours(training, self.workload.phase_of(job.step).training_samples)
+        samples = self.workload.phase_of(job.step).training_samples
+        hours, _ = self.train_hours(self.trainings[job.step], samples)
         rate = self._encode_rate(job)
         line = self._line(job, "encode while training", hours, job.count, rate.kind, _rate_text(rate))
         return replace(line, step=encoders_step(job.step), hours=0.0)
@@ -164,8 +154,7 @@ class Estimator:
         pictures = self.workload.evaluation_samples + evaluate.untrained_samples + self._further_pictures()
         # With guidance, each step has two passes.
         passes = evaluate.inference_steps * (1 if evaluate.guidance_scale == 1 else 2)
-        drawn = (self.workload.resolution_px, passes, evaluate.precision)
-        rate = self.rates.generate_rate(self.model, job.instance, *drawn, job.type_parameter)
+        rate = self.rates.generate_rate(self.model, _gpu(job), self.workload.resolution_px, passes, evaluate.precision)
         return self._single(job, pictures, rate, job.count * job.instance.ranks)
 
     def _further_pictures(self) -> int:
@@ -190,7 +179,7 @@ class Estimator:
 
     def _line(self, job: PlannedJob, what: str, hours: float, hosts: float, kind: str, rate: str) -> ForecastLine:
         work = (job.program, job.instance.name, self.model.name)
-        correction = None if job.choices else self._corrections.get(work)
+        correction = None if job.choices else self.corrections.get(work)
         if correction:
             hours, kind = hours * correction.hours_factor, "measured"
             rate = f"{rate}; times {correction.hours_factor:.2f} by run {correction.run} of {correction.date}"
@@ -248,6 +237,10 @@ def total_usd(lines: Iterable[ForecastLine], purchase: Purchase) -> float:
 def encoders_step(step: str) -> str:
     """Return the name of the line for the encoders of a training step."""
     return f"{step} encoders"
+
+
+def _gpu(job: PlannedJob) -> Gpu:
+    return gpu_of(job.instance, job.type_parameter)
 
 
 def _rate_text(rate: Rate) -> str:

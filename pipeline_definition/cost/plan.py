@@ -14,10 +14,10 @@ from params.parameter_names import GLOBAL_BATCH_SIZE
 from params.settings import Settings
 from pipeline_definition.cost.forecast import wall_hours, work_of
 from pipeline_definition.cost.frontier import PlannedHosts, Way, frontier, in_turn, side_by_side
-from pipeline_definition.cost.jobs import Estimator
+from pipeline_definition.cost.jobs import SECONDS_PER_HOUR, Estimator
 from pipeline_definition.cost.prices import PURCHASES, Purchase
 from pipeline_definition.cost.storage import Surroundings, other_lines
-from pipeline_definition.cost.training import HOURS_PER_DAY, CostError
+from pipeline_definition.cost.training import CostError
 from pipeline_definition.cost.workload import Workload
 from pipeline_definition.jobs.instances import (
     BFLOAT16_COMPUTE_CAPABILITY,
@@ -33,21 +33,8 @@ from pipeline_definition.jobs.planned import PlannedJob
 MAX_TRAINING_HOSTS = 128
 # The most that CreateProcessingJob takes: steps that share out rows or pictures lose no speed with more hosts.
 MAX_HOSTS = 100
-SECONDS_PER_HOUR = 3600
 RESERVED: Purchase = "training_plan"
 MORE_USD, MORE_DAYS = 1000.0, 1.0
-
-
-@dataclass(frozen=True)
-class Option:
-    """One way to run the whole, or the trainings alone where that was asked for."""
-
-    days: float
-    usd: float
-    hosts: tuple[PlannedHosts, ...]
-    """Of each step, in order."""
-    trainings: tuple[PlannedHosts, ...]
-    """Those of them that train, one for each phase."""
 
 
 @dataclass(frozen=True)
@@ -57,32 +44,33 @@ class Plan:
     deadline_days: float
     budget_usd: float
     workload: Workload
-    options: tuple[Option, ...]
-    """That no other beats in days and dollars both, cheapest first."""
-    others: tuple[Option, ...] = field(default=(), repr=False)
+    options: tuple[Way, ...]
+    """To run the whole, or the trainings alone where that was asked for: those that no other beats in days and dollars
+    both, cheapest first."""
+    others: tuple[Way, ...] = field(default=(), repr=False)
     """The same without the instance type that the choice trains on."""
 
-    def meets(self, option: Option) -> bool:
+    def meets(self, option: Way) -> bool:
         """Tell whether an option keeps both limits."""
         return option.days <= self.deadline_days and option.usd <= self.budget_usd
 
     @property
-    def best(self) -> Option | None:
+    def best(self) -> Way | None:
         """The cheapest that keeps both; None where none does."""
         return next(filter(self.meets, self.options), None)
 
     @property
-    def choice(self) -> Option:
+    def choice(self) -> Way:
         """The best, or the option whose worse excess over the two limits is smallest."""
         days, usd = self.deadline_days, self.budget_usd
         return self.best or min(self.options, key=lambda one: max(one.days / days, one.usd / usd))
 
     @property
-    def runner_up(self) -> Option | None:
+    def runner_up(self) -> Way | None:
         """The best that trains on another instance type; None where none keeps both limits."""
         return next(filter(self.meets, self.others), None)
 
-    def bottleneck(self, option: Option) -> PlannedHosts:
+    def bottleneck(self, option: Way) -> PlannedHosts:
         """Return the hosts of the step that would shorten the run most if it were twice as fast."""
 
         def hours_without_half_of(step: str) -> float:
@@ -91,11 +79,11 @@ class Plan:
 
         return min(option.hosts, key=lambda hosts: hours_without_half_of(hosts.step))
 
-    def faster_for(self, usd: float) -> Option:
+    def faster_for(self, usd: float) -> Way:
         """Return the fastest option for so many dollars more than the choice."""
         return [one for one in self.options if one.usd <= self.choice.usd + usd][-1]
 
-    def cheaper_in(self, days: float) -> Option:
+    def cheaper_in(self, days: float) -> Way:
         """Return the cheapest option in so many days more than the choice."""
         return next(one for one in self.options if one.days <= self.choice.days + days)
 
@@ -141,17 +129,12 @@ class _Search:
     def workload(self) -> Workload:
         return self.estimator.workload
 
-    def options(self, without: Collection[str] = ()) -> tuple[Option, ...]:
+    def options(self, without: Collection[str] = ()) -> tuple[Way, ...]:
         """Return the frontier; `without`: instance types on which nothing is trained."""
-        ways = (way for purchase in self.purchases for way in self._whole(purchase, without))
-        return tuple(map(self._option, frontier(ways)))
-
-    def _option(self, way: Way) -> Option:
-        steps = {phase.train_step for phase in self.workload.phases}
-        trainings = tuple(hosts for hosts in way.hosts if hosts.step in steps)
-        steps_in_order = [job.step for job in self.jobs]
-        in_order = tuple(sorted(way.hosts, key=lambda hosts: steps_in_order.index(hosts.step)))
-        return Option(way.hours / HOURS_PER_DAY, way.usd, in_order, trainings)
+        places = {job.step: place for place, job in enumerate(self.jobs)}
+        ways = frontier(way for purchase in self.purchases for way in self._whole(purchase, without))
+        in_order = (sorted(way.hosts, key=lambda hosts: places[hosts.step]) for way in ways)
+        return tuple(replace(way, hosts=tuple(hosts)) for way, hosts in zip(ways, in_order, strict=True))
 
     def _whole(self, purchase: Purchase, without: Collection[str]) -> Sequence[Way]:
         """Return the frontier of the run; steps wait for each other as `forecast.wall_hours` has it."""
@@ -211,7 +194,9 @@ class _Search:
             # Reserved hosts have one price, however the other steps are bought.
             other = replace(other, training_plan=job.training_plan or RESERVED) if purchase == RESERVED else other
             line, stream = self.estimator.line(other), self.estimator.streams.get(job.step)
-            lines = [line, self._with(other).line(stream)] if stream else [line]
+            # Encoders are paid for as long as the training on these hosts takes.
+            beside = replace(self.estimator, trainings={**self.estimator.trainings, other.step: other})
+            lines = [line, beside.line(stream)] if stream else [line]
             usd = [one.usd["on_demand" if purchase == RESERVED else purchase] for one in lines if one]
             if line is None or None in usd:
                 continue
@@ -220,11 +205,6 @@ class _Search:
             hosts = _hosts(other, purchase, hours, total, line.rate_kind)
             ways.append(Way(hours, total, (replace(hosts, micro_batch_size=size, efficiency=speed),)))
         return frontier(ways)
-
-    def _with(self, training: PlannedJob) -> Estimator:
-        """Return the estimator for a training on other hosts: its encoders are paid for as long as it takes."""
-        same = (job for job in self.estimator.trainings if job.step != training.step)
-        return replace(self.estimator, trainings=(*same, training))
 
     def _hosted(self, job: PlannedJob, most: int) -> Iterator[PlannedJob]:
         """Yield a job on its own hosts, then on all others that it may have."""

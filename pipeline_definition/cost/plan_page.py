@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline_definition.cost.frontier import PlannedHosts
-from pipeline_definition.cost.plan import MORE_DAYS, MORE_USD, Option, Plan
+from pipeline_definition.cost.frontier import PlannedHosts, Way
+from pipeline_definition.cost.plan import MORE_DAYS, MORE_USD, Plan
 from pipeline_definition.cost.tables import hours_text, usd_text
 from pipeline_definition.pages.document import Chart, Document, Section, Table
 
@@ -57,7 +57,9 @@ def verdict(plan: Plan) -> str:
             said.append(f"within the deadline the cheapest is {_in_words(within[0])}")
         if paid:
             said.append(f"within the budget the fastest is {_in_words(paid[-1])}")
-    said.append(f"the bottleneck is {_bottleneck(plan.bottleneck(choice))}")
+    slowest = plan.bottleneck(choice)
+    takes = f"{hours_text(slowest.hours)} on {_on(slowest)}; {slowest.count_parameter} sets its hosts"
+    said.append(f"the bottleneck is {slowest.step} ({takes})")
     faster, cheaper = plan.faster_for(MORE_USD), plan.cheaper_in(MORE_DAYS)
     said.append(f"${MORE_USD:,.0f} more would save {hours_text(24 * (choice.days - faster.days)) or 'no time'}")
     saved_usd = choice.usd - cheaper.usd
@@ -104,12 +106,17 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "deadline_days": plan.deadline_days,
         "budget_usd": plan.budget_usd,
         "met": plan.best is not None,
-        "choice": asdict(plan.choice),
+        "choice": _way_json(plan.choice),
         "bottleneck": plan.bottleneck(plan.choice).step,
-        "runner_up": asdict(plan.runner_up) if plan.runner_up else None,
-        "frontier": [asdict(option) for option in plan.options],
+        "runner_up": _way_json(plan.runner_up) if plan.runner_up else None,
+        "frontier": list(map(_way_json, plan.options)),
         "verdict": verdict(plan),
     }
+
+
+def _way_json(way: Way) -> dict[str, Any]:
+    hosts, trainings = ([asdict(one) for one in those] for those in (way.hosts, way.trainings))
+    return {"days": way.days, "usd": way.usd, "hosts": hosts, "trainings": trainings}
 
 
 def plan_document(plan: Plan, name: str, *how: str) -> Document:
@@ -132,13 +139,9 @@ def plan_document(plan: Plan, name: str, *how: str) -> Document:
     )
 
 
-def _in_words(option: Option) -> str:
+def _in_words(option: Way) -> str:
     trained = " and ".join(dict.fromkeys(map(_on, option.trainings)))
     return f"{trained} ({option.days:.1f} days, ${option.usd:,.0f})"
-
-
-def _bottleneck(slowest: PlannedHosts) -> str:
-    return f"{slowest.step} ({hours_text(slowest.hours)} on {_on(slowest)}; {slowest.count_parameter} sets its hosts)"
 
 
 def _on(hosts: PlannedHosts) -> str:
@@ -158,7 +161,7 @@ def _step_row(hosts: PlannedHosts) -> tuple[str, ...]:
     )
 
 
-def _option_row(plan: Plan, option: Option) -> tuple[str, ...]:
+def _option_row(plan: Plan, option: Way) -> tuple[str, ...]:
     meets = "the choice" if option == plan.choice else "yes" if plan.meets(option) else "no"
     trained = ", ".join(dict.fromkeys(map(_on, option.trainings)))
     return (f"{option.days:.1f}", f"{option.usd:,.0f}", meets, trained, plan.bottleneck(option).step)

@@ -33,7 +33,6 @@ class Refreshed:
     """The outcome of a refresh."""
 
     text: str
-    """The new price file."""
     changed: tuple[str, ...]
     """`NAME: old -> new`."""
     kept: tuple[str, ...]

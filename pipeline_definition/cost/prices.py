@@ -50,7 +50,6 @@ class InstancePrices(Model):
     on_demand: Price | None = None
     """No commitment; some types are sold by training plan alone."""
     spot: Price | None = None
-    """Managed spot training."""
     savings_plan: Price | None = None
     """One year, nothing in advance."""
     training_plan: Price | None = None
@@ -65,7 +64,6 @@ class PriceQuery(Model):
     usagetype: str = ""
     """Usage type without the region's prefix; empty: the attributes alone decide."""
     attributes: dict[str, str] = Field(default_factory=dict)
-    """Attributes that the product has."""
     unit: str = ""
     """Unit of the price; empty: any."""
 
@@ -83,7 +81,6 @@ class Prices(Model):
     """The price file."""
 
     region: str
-    """Region of every price."""
     date: date
     """When the file was last looked through."""
     sources: dict[str, PriceSource]

@@ -120,12 +120,10 @@ class Rates(Model):
     scaling: list[ScalingRun]
     assumed: Assumed
 
-    def train_rate(
-        self, model: ModelFigures, instance: Instance, resolution_px: int, text_online: bool, parameter: str
-    ) -> Rate:
+    def train_rate(self, model: ModelFigures, gpu: Gpu, resolution_px: int, text_online: bool) -> Rate:
         """Return training samples/s of one GPU; `text_online`: captions pass the text encoders while training."""
-        gpu, asked = gpu_of(instance, parameter), (model.name, resolution_px)
-        entries = [one for one in self.train if (one.model, one.resolution_px) == asked and one.gpu == gpu.name]
+        asked = (model.name, resolution_px, gpu.name)
+        entries = [one for one in self.train if (one.model, one.resolution_px, one.gpu) == asked]
         denoiser, text = flops_at(model.sample.denoiser_train, resolution_px), text_online * model.sample.text_encoders
         if not entries:
             part = family_of_denoiser(model.denoiser).denoiser
@@ -137,23 +135,19 @@ class Rates(Model):
         source = f"{entry.source}; times {share:.3f} for the text encoder's FLOPs, which were cached there"
         return Rate(entry.samples_per_s_per_gpu * share, entry.kind, source)
 
-    def encode_rate(
-        self, model: ModelFigures, instance: Instance, side_px: int, precision: str, embeddings: bool, parameter: str
-    ) -> Rate:
+    def encode_rate(self, model: ModelFigures, gpu: Gpu, side_px: int, precision: str, embeddings: bool) -> Rate:
         """Return pictures/s of one GPU through the VAE, and through the text encoders where embeddings are stored."""
         flops = flops_at(model.sample.vae_encode, side_px) + embeddings * model.sample.text_encoders
-        return self._derived(gpu_of(instance, parameter), precision, "encode", flops)
+        return self._derived(gpu, precision, "encode", flops)
 
-    def caption_rate(self, instance: Instance, precision: str, parameter: str) -> Rate:
+    def caption_rate(self, gpu: Gpu, precision: str) -> Rate:
         """Return captions/s of one GPU."""
-        return self._derived(gpu_of(instance, parameter), precision, "caption", self.assumed.caption_flops)
+        return self._derived(gpu, precision, "caption", self.assumed.caption_flops)
 
-    def generate_rate(
-        self, model: ModelFigures, instance: Instance, side_px: int, passes: int, precision: str, parameter: str
-    ) -> Rate:
+    def generate_rate(self, model: ModelFigures, gpu: Gpu, side_px: int, passes: int, precision: str) -> Rate:
         """Return pictures/s of one GPU: the denoiser's passes, then the VAE's decoder."""
         flops = passes * flops_at(model.sample.denoiser_forward, side_px) + flops_at(model.sample.vae_decode, side_px)
-        return self._derived(gpu_of(instance, parameter), precision, "generate", flops)
+        return self._derived(gpu, precision, "generate", flops)
 
     def download_rate(self, instance: Instance) -> Rate:
         """Return samples/s of one host."""

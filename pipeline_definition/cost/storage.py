@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pipeline_definition.cost.jobs import HOURS_PER_MONTH, Estimator, ForecastLine, same_usd
 from pipeline_definition.cost.prices import Prices
 from pipeline_definition.cost.training import CostError
+from pipeline_definition.infrastructure.template import SMALLEST_GIB, STEP_GIB
 from pipeline_definition.jobs.planned import PlannedJob
 
 GIB = 2**30
 GB = 1e9
-# Sizes that FSx for Lustre PERSISTENT_2 has: 1,200 GiB and then multiples of 2,400 (FSx for Lustre user guide).
-SMALLEST_GIB = 1200
-STEP_GIB = 2400
 # Lustre slows down when it is nearly full (FSx for Lustre user guide: act at 80 %).
 FILLED = 0.8
 THROUGHPUTS = (125, 250, 500, 1000)
@@ -29,7 +27,6 @@ class Surroundings:
     """None: the smallest that holds the latents."""
     fsx_mb_per_s_per_tib: int = 125
     storage_months: float = 1.0
-    """How long the data stays in the bucket."""
 
 
 def other_lines(
@@ -44,7 +41,7 @@ def other_lines(
 
 
 def fsx_gib(latents_bytes: float) -> int:
-    """Return the smallest file system that holds the latents at 80 % of its size."""
+    """Return the smallest file system that holds the latents at 80 % of its size: 1,200 GiB, or a multiple of 2,400."""
     needed = latents_bytes / FILLED / GIB
     if needed <= SMALLEST_GIB:
         return SMALLEST_GIB

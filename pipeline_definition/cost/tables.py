@@ -29,16 +29,14 @@ def hours_text(hours: float) -> str:
 
 def forecast_table(forecast: Forecast) -> Table:
     """Return the forecast's lines, its total, and the endpoint by the month."""
-    rows = [_line_row(line) for line in forecast.lines]
+    rows = []
+    for line in forecast.lines:
+        gpu_hours = f"{line.gpu_hours:,.0f}" if line.gpu_hours else ""
+        rows.append((line.step, line.what, hours_text(line.hours), gpu_hours, *_amounts(line), line.rate_kind))
     totals = [("<= " if forecast.is_bound(way) else "") + usd_text(forecast.usd(way)) for way in PURCHASES]
     rows.append(("the run", "", hours_text(forecast.hours), f"{forecast.gpu_hours:,.0f}", *totals, ""))
     rows += [(line.step, "each month", "", "", *_amounts(line), "") for line in forecast.monthly]
     return Table(("step", "what", "time", "GPU-hours", *COLUMNS, "rate"), tuple(rows), frozenset({2, 3, 4, 5, 6}))
-
-
-def _line_row(line: ForecastLine) -> tuple[str, ...]:
-    gpu_hours = f"{line.gpu_hours:,.0f}" if line.gpu_hours else ""
-    return (line.step, line.what, hours_text(line.hours), gpu_hours, *_amounts(line), line.rate_kind)
 
 
 def _amounts(line: ForecastLine) -> list[str]:

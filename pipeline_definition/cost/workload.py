@@ -46,9 +46,7 @@ class Workload:
     rows: int
     """Rows of the url table."""
     rows_source: str
-    """Where that count comes from."""
     phases: tuple[PhaseWork, ...]
-    """The trainings in order."""
     tune_samples: int
     """Of one trial."""
     trials: int

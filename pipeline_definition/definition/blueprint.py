@@ -1,14 +1,13 @@
 """What every step is built from: settings, parameters, the session that captures requests, and the bucket's layout."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from sagemaker.core.helper.pipeline_variable import PipelineVariable
 from sagemaker.core.network import NetworkConfig
 from sagemaker.core.training.configs import Networking
 from sagemaker.core.workflow.functions import Join
+from sagemaker.core.workflow.pipeline_context import PipelineSession
 from sagemaker.mlops import workflow
 
 from params.layout import CHECKPOINTS
@@ -16,10 +15,6 @@ from params.model import Model, unmentioned
 from params.phases import Phase
 from params.settings import Settings
 from pipeline_definition.definition.parameters import PipelineParameters
-
-if TYPE_CHECKING:
-    from sagemaker.core.workflow.pipeline_context import PipelineSession
-
 
 N = TypeVar("N", NetworkConfig, Networking)
 

@@ -41,7 +41,6 @@ class Demand:
     part: str = "value"
     """`value`, or `low` or `high`: a bound of its interval."""
     at_least: bool = False
-    """Whether more is better."""
 
     def condition(self, evaluate: ProcessingStep) -> conditions.Condition:
         """Return the demand as SageMaker judges it."""
@@ -85,19 +84,15 @@ def demands(p: PipelineParameters) -> list[Demand]:
 def gate_step(blueprint: Blueprint, evaluate: ProcessingStep, passed: list[object]) -> ConditionStep:
     """Return the condition with what follows on either side."""
     p = blueprint.parameters
-    asked = demands(p)
+    is_compared = any(margin is not None for margin in p.margins)
     return ConditionStep(
         name="QualityGate",
         description="FID at most MaxFid, CLIP score at least MinClipScore (where the CLIP cannot judge these pictures: "
         "FID below the untrained model's)"
-        + (
-            ", and no worse than the models it is compared with"
-            if any(margin is not None for margin in p.margins)
-            else ""
-        )
+        + (", and no worse than the models it is compared with" if is_compared else "")
         + (", and copies at most MaxCopies" if p.max_copies is not None else "")
         + (", and prompt following at least MinPromptFollowing" if p.min_following is not None else ""),
-        conditions=[condition for demand in asked for condition in _conditions(demand, evaluate)],
+        conditions=[condition for demand in demands(p) for condition in _conditions(demand, evaluate)],
         if_steps=passed,
         else_steps=[gate_failed_step(blueprint, evaluate)],
     )

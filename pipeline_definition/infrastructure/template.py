@@ -3,13 +3,14 @@
 Reads infrastructure.yaml; writes nothing.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+
+from params.arguments import hint_at
 
 FILE_SYSTEM_SIZE: Final = "FileSystemGiB"
 # https://docs.aws.amazon.com/fsx/latest/APIReference/API_CreateFileSystem.html (StorageCapacity)
@@ -74,9 +75,7 @@ class StackTemplate:
     def _problem(self, name: str, value: str) -> str:
         about = self.parameters.get(name)
         if about is None:
-            close = difflib.get_close_matches(name, self.parameters, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(self.parameters)}"
-            return f"unknown parameter {name}; {hint}"
+            return f"unknown parameter {name}; {hint_at(name, self.parameters)}"
         allowed = [str(choice) for choice in about.get("AllowedValues", [])]
         if allowed and value not in allowed:
             return f"{name}: {value!r} is not one of {', '.join(allowed)}"

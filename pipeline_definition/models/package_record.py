@@ -45,6 +45,12 @@ class PackageRecord:
         return self.metrics.get("metrics") or {}
 
     @property
+    def settings(self) -> dict[str, str]:
+        """What it was trained with, as texts by `setting NAME`."""
+        settings = (self.metrics.get("model") or {}).get("settings") or {}
+        return {f"setting {name}": plain_text(value) for name, value in settings.items()}
+
+    @property
     def training_usd(self) -> float | None:
         """What Train cost at on-demand prices; None where its hosts or their price are not known."""
         metadata = self.package.metadata
@@ -136,8 +142,7 @@ def facts(record: PackageRecord) -> Iterator[tuple[str, str]]:
     for name in ("resolution_px", "counts", "encoder_digest"):
         if name in record.data_manifest:
             yield f"data {name.replace('_', ' ')}", plain_text(record.data_manifest[name])
-    for name, value in ((record.metrics.get("model") or {}).get("settings") or {}).items():
-        yield f"setting {name}", plain_text(value)
+    yield from record.settings.items()
     for image in package.images:
         yield "image", image
     yield from package.metadata.items()
@@ -220,11 +225,7 @@ def judged_metrics(metrics: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _flat(record: PackageRecord) -> dict[str, str]:
     """Return everything that describes a package, except what differs between any two."""
-    settings = {
-        f"setting {name}": plain_text(value)
-        for name, value in ((record.metrics.get("model") or {}).get("settings") or {}).items()
-    }
     data = {f"data {name}": plain_text(value) for name, value in record.data_manifest.items()}
     metadata = {name: value for name, value in record.package.metadata.items() if name in COMPARED}
     images = {"inference image": ", ".join(record.package.images)}
-    return settings | data | metadata | images
+    return record.settings | data | metadata | images

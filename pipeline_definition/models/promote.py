@@ -44,7 +44,6 @@ class Serving:
     endpoint: str
     status: str
     config: str
-    """Its endpoint configuration."""
     former: str
     """The configuration before it, to which `rollback` goes back; empty for the first."""
     variants: tuple[Served, ...]

@@ -24,7 +24,8 @@ from pipeline_definition.infrastructure.contents import package_arns
 from pipeline_definition.jobs.planned import Values
 from pipeline_definition.session import Target
 
-GROUP_SUFFIX: Final = "-pretrained"
+# Ends the name of the group of the pretrained models that a group is compared with.
+PRETRAINED_SUFFIX: Final = "-pretrained"
 
 
 @dataclass(frozen=True)
@@ -134,11 +135,6 @@ def with_approved_model(target: Target, definition: Mapping[str, Any], changes: 
     return {**changes, APPROVED_MODEL: address} if address else dict(changes)
 
 
-def pretrained_group(group: str) -> str:
-    """Return the group of the pretrained models that a group is compared with."""
-    return group + GROUP_SUFFIX
-
-
 def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
     """Register the pretrained model behind the inference image, approved: it has been judged elsewhere."""
     uri = settings.data.pretrained_uri.rstrip("/") + "/"
@@ -150,7 +146,7 @@ def register_pretrained(settings: Settings, target: Target) -> ModelPackage:
         "ModelDataSource": {"S3DataSource": folder},
         "Environment": to_environment(served, SERVE_PREFIX),
     }
-    return PackageGroup(target, pretrained_group(settings.registry.group)).register(
+    return PackageGroup(target, settings.registry.group + PRETRAINED_SUFFIX).register(
         {
             "ModelPackageDescription": f"Pretrained {description}, as published",
             "ModelApprovalStatus": "Approved",

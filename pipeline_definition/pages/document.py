@@ -40,7 +40,6 @@ class EmbeddedPicture:
     title: str = ""
     caption: str = ""
     is_best: bool = False
-    """Whether it stands out among its neighbours."""
     second: str = ""
     """Another caption, which a model wrote: it stands beside the first."""
 

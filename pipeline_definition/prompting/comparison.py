@@ -14,21 +14,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from botocore.exceptions import ClientError
-
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
 from pipeline_definition.prompting.clip_scores import ScoringError, score_pictures
-from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, Endpoint, connect, draw_patiently, is_address
+from pipeline_definition.prompting.endpoint import (
+    Answer,
+    DrawnPicture,
+    Endpoint,
+    configuration_of,
+    connect,
+    draw_patiently,
+    is_address,
+)
 from pipeline_definition.prompting.intervals import Estimate, estimate
 from pipeline_definition.session import Target
 
 PATIENCE_S: Final = 120.0
 SECONDS_PER_HOUR: Final = 3600.0
-
-
-class ContenderError(OperatorError):
-    """There is nothing to compare: the message says what is missing and the fix."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,6 @@ class Shot:
     prompt: str
     seed: int
     answer: Answer
-    """With the picture alone."""
     clip_score: float | None = None
     """Cosine of picture and prompt; None: not scored."""
 
@@ -126,15 +127,15 @@ class Comparison:
 def contenders_of(target: Callable[[], Target], endpoints: Sequence[str], variants: Sequence[str]) -> list[Contender]:
     """Return what is compared: several endpoints, by name or address, or the variants of one; `variants` chooses some.
 
-    Raises ContenderError where that is fewer than two.
+    Raises OperatorError where that is fewer than two.
     """
     if len(endpoints) == 1 and not is_address(endpoints[0]):
         types = _instance_types(target(), endpoints[0])
         if unknown := [name for name in variants if name not in types]:
-            raise ContenderError(f"endpoint {endpoints[0]} has no variant {unknown[0]!r}; it has {', '.join(types)}")
+            raise OperatorError(f"endpoint {endpoints[0]} has no variant {unknown[0]!r}; it has {', '.join(types)}")
         contenders = [_priced(target(), endpoints[0], types[name], name) for name in variants or types]
     elif variants:
-        raise ContenderError("--variant chooses among the variants of one endpoint: give one --endpoint, by its name")
+        raise OperatorError("--variant chooses among the variants of one endpoint: give one --endpoint, by its name")
     else:
         contenders = [
             Contender(name, connect(target, name))
@@ -143,7 +144,7 @@ def contenders_of(target: Callable[[], Target], endpoints: Sequence[str], varian
             for name in endpoints
         ]
     if len(contenders) < 2:
-        raise ContenderError(
+        raise OperatorError(
             f"{', '.join(endpoints)}: one model alone cannot be compared; name a second --endpoint, or put the generic "
             "model next to it with `sd-pipeline promote latest --beside pretrained`"
         )
@@ -196,12 +197,7 @@ def difference(first: Standing, second: Standing) -> tuple[Estimate, int] | None
 
 def _instance_types(target: Target, endpoint: str) -> dict[str, str]:
     """Return the instance type of each variant."""
-    sagemaker = target.client("sagemaker")
-    try:
-        config = sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointConfigName"]
-        variants = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
-    except ClientError as error:
-        raise ContenderError(f"endpoint {endpoint}: {error.response['Error']['Message']}") from None
+    variants = configuration_of(target, endpoint)["ProductionVariants"]
     return {variant["VariantName"]: variant.get("InstanceType", "") for variant in variants}
 
 

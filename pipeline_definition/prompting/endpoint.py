@@ -53,7 +53,6 @@ class DrawnPicture:
     """One picture as it came."""
 
     content: bytes
-    """The file."""
     form: str
     """png, jpeg or webp."""
     seed: int
@@ -82,10 +81,8 @@ class Answer:
     """The model package's ARN, or a digest of the model folder."""
     settings: Mapping[str, Any]
     """Steps, guidance scale, width, height and sampler, the endpoint's defaults filled in."""
-    queue_s: float
-    """Seconds before the model began."""
     render_s: float
-    """Seconds from then to the last picture."""
+    """Seconds from the model's begin to the last picture."""
     elapsed_s: float
     """Seconds that the caller waited."""
 
@@ -94,7 +91,6 @@ class Endpoint(Protocol):
     """Something that draws."""
 
     name: str
-    """How people know it."""
 
     def draw(self, request: Mapping[str, Any]) -> Answer:
         """Draw the pictures of one request (see `steps.serving.schema`; None is left out).
@@ -195,15 +191,22 @@ def connect(target: Callable[[], Target], name: str, variant: str | None = None)
     if is_address(name):
         return ServerEndpoint(name)
     world = target()
-    try:
-        about = world.client("sagemaker").describe_endpoint(EndpointName=name)
-        config = world.client("sagemaker").describe_endpoint_config(EndpointConfigName=about["EndpointConfigName"])
-    except ClientError as error:
-        raise PromptError(f"endpoint {name}: {error.response['Error']['Message']}") from None
+    config = configuration_of(world, name)
     if "AsyncInferenceConfig" not in config:
         return SageMakerEndpoint(world, name, variant)
     answers = config["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"]
     return AsyncEndpoint(world, name, answers.rstrip("/").removesuffix("/answers"))
+
+
+def configuration_of(target: Target, name: str) -> Mapping[str, Any]:
+    """Return the configuration of an endpoint, as SageMaker describes it. Raises PromptError."""
+    sagemaker = target.client("sagemaker")
+    try:
+        config = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
+        described: Mapping[str, Any] = sagemaker.describe_endpoint_config(EndpointConfigName=config)
+    except ClientError as error:
+        raise PromptError(f"endpoint {name}: {error.response['Error']['Message']}") from None
+    return described
 
 
 def draw_patiently(
@@ -234,8 +237,8 @@ def answer_of(content: bytes, elapsed_s: float) -> Answer:
             form, seed, flagged, truncated = (item[name] for name in _ABOUT_PICTURE)
             both = truncated, bool(item.get("negative_truncated"))
             pictures.append(DrawnPicture(base64.b64decode(item["image"]), form, seed, flagged, *both))
-        queue_s, render_s = answer["queue_s"], answer["render_s"]
-        return Answer(tuple(pictures), answer["model"], answer["settings"], queue_s, render_s, round(elapsed_s, 4))
+        model, settings, render_s = (answer[name] for name in ("model", "settings", "render_s"))
+        return Answer(tuple(pictures), model, settings, render_s, round(elapsed_s, 4))
     except (ValueError, KeyError, TypeError) as error:
         raise PromptError(f"the endpoint's answer is not what its image gives: {error!r}; is it another one?") from None
 

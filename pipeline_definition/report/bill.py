@@ -16,11 +16,11 @@ from pipeline_definition.artifacts.folder import FORECAST_FILE
 from pipeline_definition.cost.corrections import PLAUSIBLE, Correction
 from pipeline_definition.cost.forecast import forecast as forecast_of
 from pipeline_definition.cost.host_hours import purchase_of
+from pipeline_definition.cost.jobs import SECONDS_PER_HOUR
 from pipeline_definition.cost.training import CostError
 from pipeline_definition.jobs.planned import Values, planned_jobs
 from pipeline_definition.pages.document import Fact, Section, Table, known_facts
 from pipeline_definition.pages.formats import DASH, dollars, duration, number, percent
-from pipeline_definition.report.costs import SECONDS_PER_HOUR
 from pipeline_definition.report.run import Run
 
 

@@ -19,7 +19,6 @@ class Node:
 
     name: str
     kind: str
-    """Type of the step, such as Processing."""
     title: str
     description: str
     parents: tuple[str, ...]

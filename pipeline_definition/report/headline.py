@@ -11,9 +11,8 @@ from params.layout import CLIP_SCORE, FID
 from params.parameter_names import ENDPOINT_HOSTS, instance_count_of, instance_type_of
 from pipeline_definition.models.gate import MISSED, Threshold, asked_of, gate_lines, metric, warnings
 from pipeline_definition.pages.formats import beside, count, dollars, duration, figure, number
-from pipeline_definition.report.costs import total
 from pipeline_definition.report.lineage import registered
-from pipeline_definition.report.run import Run
+from pipeline_definition.report.run import Cost, Run
 
 # Sanity rows of metrics.json are named after the metric.
 COMPARED = {"_untrained": "untrained", "_real": "real pictures"}
@@ -126,7 +125,7 @@ def logged_values(run: Run, name: str) -> list[float]:
 
 
 def _cost(run: Run) -> Tile | None:
-    spent = total(step.cost for step in run.steps)
+    spent = sum((step.cost for step in run.steps), Cost())
     if run.is_local:
         return Tile("Cost", "nothing", notes=("it ran on this machine",))
     if spent.instance_hours == 0:

@@ -5,7 +5,6 @@ Reads a run's artifacts folder; writes one file. The same artifacts give the sam
     sd-pipeline report RUN
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from params.files import write_text
@@ -14,11 +13,11 @@ from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.pages.document import Document, EmbeddedPicture, Section, data_address
 from pipeline_definition.pages.formats import date, duration
 from pipeline_definition.pages.html import to_html
-from pipeline_definition.report import bill, data, headline, lineage, quality, scorecard, steps, training, tuning
+from pipeline_definition.report import bill, data, headline, lineage, quality, steps, training, tuning
 from pipeline_definition.report.run import Run, run_of
 
 SECTIONS = (
-    *(scorecard.scorecard_section, quality.quality_section, bill.cost_section),
+    *(quality.scorecard_section, quality.quality_section, bill.cost_section),
     *(training.training_section, tuning.tuning_section),
     *(data.went_in_section, data.download_section, data.latents_section),
     *(lineage.parameters_section, lineage.lineage_section),
@@ -34,16 +33,9 @@ SHEET = "Contact sheet: each prompt with the real picture and the model’s"
 ORIGIN = "Made from the run’s artifacts alone; no network is needed to read it."
 
 
-def write_report(
-    artifacts: Artifacts, path: Path, prices: Mapping[str, float] | None = None, judged: Section | None = None
-) -> None:
-    """Write the page of a run, with what people `judged` of its pictures.
-
-    `prices` are USD for one instance-hour, by instance type: without them those of the run's forecast; without one a
-    run on AWS tells its instance-hours.
-    """
-    prices = prices or (artifacts.forecast or {}).get("usd_per_instance_hour")
-    write_text(path, render(run_of(artifacts, prices or {}), judged))
+def write_report(artifacts: Artifacts, path: Path, judged: Section | None = None) -> None:
+    """Write the page of a run, with what people `judged` of its pictures."""
+    write_text(path, render(run_of(artifacts), judged))
 
 
 def render(run: Run, judged: Section | None = None) -> str:

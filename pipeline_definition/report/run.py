@@ -1,4 +1,7 @@
-"""A run as its page shows it: the definition's steps and the outcome of each."""
+"""A run as its page shows it: the definition's steps, and the outcome and the cost of each.
+
+SageMaker bills each host for the seconds of its job; a step taken from the cache cost nothing in this run.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,14 +10,38 @@ from typing import Any
 
 from params.layout import ENDED_STATUSES, THROUGHPUT_STEP
 from pipeline_definition.artifacts import Artifacts
+from pipeline_definition.cost.jobs import SECONDS_PER_HOUR
+from pipeline_definition.cost.prices import BY_PLAN
 from pipeline_definition.pages.formats import duration, moment, number
-from pipeline_definition.report.costs import Cost, Prices, step_cost
 from pipeline_definition.report.graph import Node, step_graph
 
 STYLES = {
     **{"Succeeded": "succeeded", "Failed": "failed", "Stopped": "stopped"},
     **{"Stopping": "stopped", "Executing": "executing", "Starting": "executing"},
 }
+
+
+Prices = Mapping[str, float]
+"""Instance type, or it and BY_PLAN, to USD for one instance-hour."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Instance-hours of one or more jobs."""
+
+    instance_hours: float = 0.0
+    usd: float = 0.0
+    """Of the hours whose price is known."""
+    unpriced: frozenset[str] = frozenset()
+    """Instance types without a price."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.instance_hours + other.instance_hours, self.usd + other.usd, self.unpriced | other.unpriced)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether every hour has a price."""
+        return not self.unpriced
 
 
 @dataclass(frozen=True)
@@ -133,8 +160,30 @@ class Run:
         return next((step for step in self.steps if step.style == "failed"), None)
 
 
-def run_of(artifacts: Artifacts, prices: Prices) -> Run:
-    """Return the run that left these artifacts."""
+def job_cost(job: Mapping[str, Any], prices: Prices) -> Cost:
+    """Return what a job or a trial cost."""
+    seconds, spent = number(job.get("billable_seconds")) or number(job.get("seconds")) or 0.0, Cost()
+    for hosts in job.get("hosts") or ():
+        hours = hosts["instance_count"] * seconds / SECONDS_PER_HOUR
+        name = hosts["instance_type"] + (BY_PLAN if hosts.get("is_reserved") else "")
+        price = prices.get(name)
+        spent += Cost(hours, 0.0, frozenset({name})) if price is None else Cost(hours, hours * price)
+    return spent
+
+
+def step_cost(step: Mapping[str, Any], tuning: Mapping[str, Any] | None, prices: Prices) -> Cost:
+    """Return what a step of execution.json cost; a tuning step is the sum of its trials."""
+    job = step.get("job")
+    if not job or step.get("cached"):
+        return Cost()
+    if job.get("kind") == "TuningJob":
+        return sum((job_cost(trial, prices) for trial in (tuning or {}).get("trials", [])), Cost())
+    return job_cost({**job, "seconds": job.get("seconds") or step.get("seconds")}, prices)
+
+
+def run_of(artifacts: Artifacts, prices: Prices | None = None) -> Run:
+    """Return the run that left these artifacts, at the prices of its forecast unless others are given."""
+    prices = prices or (artifacts.forecast or {}).get("usd_per_instance_hour") or {}
     records = {str(step["name"]): step for step in artifacts.execution.get("steps", ()) if "name" in step}
     # The steps of a run whose definition is missing are drawn one after the other.
     in_a_row = (Node(name, "", name, "", (*records,)[max(0, at - 1) : at], at, 0) for at, name in enumerate(records))

@@ -7,8 +7,7 @@ from typing import Any
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, dollars, duration, figure, number, setting
-from pipeline_definition.report.costs import Cost, job_cost
-from pipeline_definition.report.run import Run
+from pipeline_definition.report.run import Cost, Run, job_cost
 
 
 @dataclass(frozen=True)

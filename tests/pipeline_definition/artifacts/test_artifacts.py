@@ -18,7 +18,7 @@ from pipeline_definition.artifacts.folder import Artifacts
 from pipeline_definition.artifacts.jobs import _hosts
 from pipeline_definition.cost.prices import load_prices
 from pipeline_definition.errors import OperatorError
-from pipeline_definition.report.costs import job_cost
+from pipeline_definition.report.run import job_cost
 from pipeline_definition.runs.executions import Execution, ExecutionStep
 from tests.pipeline_definition.fake_aws import Answers, FakeTarget, fake_s3, refused
 

@@ -231,14 +231,16 @@ def test_reserved_hosts_need_no_quota_on_demand() -> None:
     assert found(settings, Account.of(quotas={"ml.p4d.24xlarge for training job usage": 0.0}), "Train") == []
 
 
-def test_reserved_hosts_cost_what_the_plan_costs_and_fail_without_its_price() -> None:
+def test_reserved_hosts_cost_what_the_plan_costs_and_fail_without_its_price(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, definition = in_network(set_with(train={"job": {"training_plan": PLAN}}))
     (line,) = [line for line in forecast(settings, definition, {}).lines if line.step == "Train"]
     usd = load_prices().known("ml.p4d.24xlarge", "training_plan").usd
     assert list(line.usd.values()) == [pytest.approx(line.hours * usd)] * 3
     assert "Capacity Blocks" in line.price
+    unpriced = without_plans_price("ml.p4d.24xlarge")
+    monkeypatch.setattr("pipeline_definition.cost.forecast.load_prices", lambda: unpriced)
     with pytest.raises(CostError, match=r"training plan price of ml\.p4d.*cost prices plan ARN"):
-        forecast(settings, definition, {}, prices=without_plans_price("ml.p4d.24xlarge"))
+        forecast(settings, definition, {})
 
 
 def without_plans_price(name: str) -> Prices:

@@ -125,7 +125,7 @@ def test_a_newer_run_takes_an_older_ones_place_and_leaves_the_others(own_file: P
 
     write_corrections([of("train", 1.1), of("encode", 0.9)])
     write_corrections([of("train", 1.2)])
-    assert {one.program: one.hours_factor for one in load_corrections()} == {"train": 1.2, "encode": 0.9}
+    assert {one.program: one.hours_factor for one in load_corrections().values()} == {"train": 1.2, "encode": 0.9}
 
 
 def test_a_file_that_cannot_be_read_is_named(own_file: Path) -> None:

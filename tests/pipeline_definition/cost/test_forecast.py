@@ -123,9 +123,12 @@ def test_a_price_that_is_not_known_is_named_and_the_total_says_that_it_is_the_mo
     assert any("spot of ml.p4de.24xlarge" in note for note in forecast_notes(found))
 
 
-def test_an_instance_type_without_a_price_is_an_error_that_names_it_and_the_fix() -> None:
+def test_an_instance_type_without_a_price_is_an_error_that_names_it_and_the_fix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline_definition.cost.forecast.load_prices", lambda: without_price("ml.p4d.24xlarge"))
     with pytest.raises(CostError, match=r"ml\.p4d\.24xlarge.*cost prices refresh --add ml\.p4d\.24xlarge"):
-        forecast(settings(), definition(), {}, prices=without_price("ml.p4d.24xlarge"))
+        forecast(settings(), definition(), {})
 
 
 @pytest.mark.parametrize(

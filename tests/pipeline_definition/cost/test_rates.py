@@ -5,12 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from params.memory import ModelFigures, flops_at
-from pipeline_definition.cost.rates import ScalingRun, load_rates, vcpus_of
+from pipeline_definition.cost.rates import ScalingRun, gpu_of, load_rates, vcpus_of
 from pipeline_definition.cost.training import CostError, training_cost
 from pipeline_definition.cost.workload import declared_model
 from pipeline_definition.jobs.instances import instance
 
 RATES = load_rates()
+H200, A10G = (gpu_of(instance(name), "TrainingInstanceType") for name in ("ml.p5en.48xlarge", "ml.g5.12xlarge"))
 SD2, SD3 = declared_model("Stable Diffusion 2"), declared_model("Stable Diffusion 3 Medium")
 # micro_diffusion's four stages (the configurations of https://github.com/SonyResearch/micro_diffusion, batch 2,048):
 # FLOPs of a sample's forward and backward pass, by torch's counter on its published MicroDiT_XL_2 (1,165,442,320
@@ -36,12 +37,12 @@ def test_a_measured_rate_beats_a_published_one() -> None:
     published = next(entry for entry in RATES.train if entry.gpu == "H200")
     own = published.model_copy(update={"kind": "measured", "samples_per_s_per_gpu": 160.0, "source": "ours"})
     rates = RATES.model_copy(update={"train": [*RATES.train, own]})
-    rate = rates.train_rate(SD2, instance("ml.p5en.48xlarge"), 512, text_online=True, parameter="TrainingInstanceType")
+    rate = rates.train_rate(SD2, H200, 512, text_online=True)
     assert (rate.samples_per_s, rate.kind, rate.source) == (160.0, "measured", "ours")
 
 
 def test_a_rate_that_nobody_published_is_derived_from_flops_and_says_so() -> None:
-    rate = RATES.train_rate(SD2, instance("ml.g5.12xlarge"), 256, text_online=True, parameter="TrainingInstanceType")
+    rate = RATES.train_rate(SD2, A10G, 256, text_online=True)
     assert rate.kind == "derived"
     assert rate.samples_per_s == pytest.approx(70e12 * 0.24 / ((539.3 + 45.1) * 1e9), rel=1e-4)
     assert "GFLOP" in rate.source
@@ -59,14 +60,13 @@ def test_micro_diffusions_bill_is_reproduced_from_its_samples_masking_and_price(
 
 
 def test_a_transformer_is_reckoned_with_its_own_flops_its_encoders_and_its_own_utilisation() -> None:
-    host = instance("ml.p5en.48xlarge")
-    online, cached = (RATES.train_rate(SD3, host, 512, text, "TrainingInstanceType") for text in (True, False))
+    online, cached = (RATES.train_rate(SD3, H200, 512, text) for text in (True, False))
     denoiser, text = SD3.sample.denoiser_train[512], SD3.sample.text_encoders
     assert (online.kind, cached.kind) == ("derived", "derived")
     assert online.samples_per_s == pytest.approx(989e12 * 0.19 / (denoiser + text))
     assert cached.samples_per_s / online.samples_per_s == pytest.approx(1 + text / denoiser)
     # Stable Diffusion 2's published rate is not taken for another model.
-    assert RATES.train_rate(SD2, host, 512, True, "TrainingInstanceType").kind == "published"
+    assert RATES.train_rate(SD2, H200, 512, True).kind == "published"
 
 
 @pytest.mark.parametrize("model", [SD2, SD3])
@@ -105,5 +105,5 @@ def test_more_or_faster_gpus_never_scale_better_and_a_larger_batch_never_worse(
 
 @pytest.mark.parametrize(("host", "gpus", "minutes"), MLPERF_ON_ONE_HOST)
 def test_mlperfs_logged_times_on_one_host_come_out_within_ten_percent(host: str, gpus: int, minutes: float) -> None:
-    rate = RATES.train_rate(SD2, instance(host), 512, text_online=True, parameter="TrainingInstanceType")
+    rate = RATES.train_rate(SD2, gpu_of(instance(host), "TrainingInstanceType"), 512, text_online=True)
     assert 8000 * 256 / (gpus * rate.samples_per_s) / 60 == pytest.approx(minutes, rel=0.1)

@@ -12,7 +12,7 @@ from pipeline_definition.cost.business_page import case_document
 from pipeline_definition.cost.plan import plan
 from pipeline_definition.cost.plan_page import plan_document
 from pipeline_definition.pages.html import to_html
-from pipeline_definition.prompting import comparison_page, study_page
+from pipeline_definition.prompting import comparison_page, study
 from pipeline_definition.prompting.comparison import Comparison, Contender, Shot, Standing
 from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, ServerEndpoint
 from pipeline_definition.prompting.study_plan import Grid, make_plan
@@ -32,7 +32,7 @@ PAGES = ("plan", "case", "comparison", "study")
 
 def compared() -> Comparison:
     def standing(address: str, score: float) -> Standing:
-        answer = Answer((DrawnPicture(grey(90), "png", 7, False, False),), "m", {}, 0.0, 0.5, 1.0)
+        answer = Answer((DrawnPicture(grey(90), "png", 7, False, False),), "m", {}, 0.5, 1.0)
         shots = [Shot(text, 7, answer, score + 0.01 * len(text)) for text in PROMPTS]
         return Standing(Contender(address, ServerEndpoint(address), "ml.g5.12xlarge", 7.09), tuple(shots))
 
@@ -47,7 +47,7 @@ def write_study(path: Path) -> None:
     write_bytes(picture, grey(90))
     scored = [ScoredTrial(trial, picture, 0.01 * number) for number, trial in enumerate(planned.trials)]
     about = StudyProvenance("sd-production", "model/1", "c" * 64)
-    study_page.write_page(path, planned, results(planned, scored), about, scored)
+    study.write_page(path, planned, results(planned, scored), about, scored)
 
 
 @pytest.fixture(scope="module")

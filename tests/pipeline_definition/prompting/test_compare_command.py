@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline_definition.cli import app
+from pipeline_definition.errors import OperatorError
 from pipeline_definition.prompting import comparison
 from pipeline_definition.prompting.clip_scores import ClipScores
-from pipeline_definition.prompting.comparison import ContenderError, contenders_of
+from pipeline_definition.prompting.comparison import contenders_of
 from tests.pipeline_definition.fake_aws import FakeTarget
 from tests.pipeline_definition.prompting.conftest import DrawingServer
 
@@ -105,7 +106,7 @@ def test_the_variants_of_an_endpoint_are_the_contenders_with_their_price() -> No
 
 
 def test_an_unknown_variant_and_a_lonely_one_are_refused() -> None:
-    with pytest.raises(ContenderError, match="no variant 'other'; it has production, beside"):
+    with pytest.raises(OperatorError, match="no variant 'other'; it has production, beside"):
         contenders_of(lambda: aws("production", "beside"), ["sd"], ["other"])
-    with pytest.raises(ContenderError, match="promote latest --beside pretrained"):
+    with pytest.raises(OperatorError, match="promote latest --beside pretrained"):
         contenders_of(lambda: aws("production"), ["sd"], [])

@@ -28,11 +28,11 @@ class Painter:
     def draw(self, request: Mapping[str, Any]) -> Answer:
         self._diary.append((self.name, request["prompt"], request["seed"]))
         picture = DrawnPicture(grey(self._level + request["seed"]), "png", request["seed"], False, False)
-        return Answer((picture,), f"{self.name}-model", {}, 0.0, self._render_s, self._render_s + 0.1)
+        return Answer((picture,), f"{self.name}-model", {}, self._render_s, self._render_s + 0.1)
 
 
 def answer_with(level: int) -> Answer:
-    return Answer((DrawnPicture(grey(level), "png", 0, False, False),), "m", {}, 0.0, 1.0, 1.0)
+    return Answer((DrawnPicture(grey(level), "png", 0, False, False),), "m", {}, 1.0, 1.0)
 
 
 @pytest.fixture

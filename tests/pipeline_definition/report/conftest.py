@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_definition.artifacts import Artifacts
-from pipeline_definition.report.page import write_report
+from pipeline_definition.report.page import render
 from pipeline_definition.report.run import Run, run_of
 from tests.pipeline_definition.report import example_runs
 
@@ -30,21 +30,21 @@ def named_page(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         if key not in made:
             folder = tmp_path_factory.mktemp(key)
             made[key] = folder / "report.html"
-            write_report(Artifacts.load(MAKERS[name](folder / "artifacts")), made[key], prices or {})
+            page = render(run_of(Artifacts.load(MAKERS[name](folder / "artifacts")), prices))
+            made[key].write_text(page, encoding="utf-8")
         return made[key]
 
     return make
 
 
 @pytest.fixture
-def page_of(tmp_path: Path, named_page: Callable[..., Path]) -> Callable[..., str]:
+def page_of(named_page: Callable[..., Path]) -> Callable[..., str]:
     """Return the page of a named run, or of a folder, as text."""
 
     def make(source: str | Path, prices: Prices = None) -> str:
         if isinstance(source, str):
             return named_page(source, prices).read_text(encoding="utf-8")
-        write_report(Artifacts.load(source), tmp_path / "report.html", prices or {})
-        return (tmp_path / "report.html").read_text(encoding="utf-8")
+        return render(run_of(Artifacts.load(source), prices))
 
     return make
 
@@ -54,6 +54,6 @@ def view_of(tmp_path: Path) -> Callable[..., Run]:
     """Return a named run as the sections see it."""
 
     def make(name: str, prices: Prices = None) -> Run:
-        return run_of(Artifacts.load(MAKERS[name](tmp_path / name)), prices or {})
+        return run_of(Artifacts.load(MAKERS[name](tmp_path / name)), prices)
 
     return make

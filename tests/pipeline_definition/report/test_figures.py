@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from pipeline_definition.models.gate import Metric, Threshold, metric, thresholds
-from pipeline_definition.report.costs import Cost, job_cost, step_cost
 from pipeline_definition.report.data import bucket_rows, fates
 from pipeline_definition.report.headline import tiles, verdict
-from pipeline_definition.report.run import Run
+from pipeline_definition.report.run import Cost, Run, job_cost, step_cost
 from pipeline_definition.report.training import time_parts
 from pipeline_definition.report.tuning import best_name
 from tests.pipeline_definition.definitions import definition_of

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_definition.report.costs import Cost
 from pipeline_definition.report.graph import Node, step_graph
-from pipeline_definition.report.run import RunStep
+from pipeline_definition.report.run import Cost, RunStep
 from pipeline_definition.report.steps import drawing as drawing_of
 from tests.pipeline_definition.definitions import PARAMETER_SETS, all_steps, definition_of
 
