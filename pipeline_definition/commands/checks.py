@@ -59,7 +59,6 @@ def engine_of(backend: str) -> ContainerEngine | None:
 
 
 def cloud_of(settings: Settings) -> Cloud:
-    """Return the switches that a parameter set turns on in the local control plane."""
     return settings.local.cloud if settings.local else Cloud()
 
 

@@ -117,8 +117,6 @@ def run_local(
 
 @dataclass(frozen=True)
 class LocalRun:
-    """One run on the local control plane."""
-
     own: OwnSet
     definition: str
     plane: LocalControlPlane
@@ -127,7 +125,6 @@ class LocalRun:
 
     @property
     def target(self) -> Target:
-        """Where the commands go."""
         return Target(self.own.settings.account.region, self.plane.url)
 
     def run(self, values: Mapping[str, str], resume: str | None) -> Execution:
@@ -155,7 +152,6 @@ class LocalRun:
                 raise typer.Exit(INTERRUPTED) from None
 
     def run_dir(self, arn: str) -> Path:
-        """Return the folder of a run."""
         return self.runs / arn.rsplit("/", 1)[-1]
 
     def report(self, execution: Execution) -> dict[str, Any]:

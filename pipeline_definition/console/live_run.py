@@ -83,7 +83,6 @@ class LiveRun:
         return self._logs[job]
 
     def _run(self, execution: Execution, log: StepLog | None) -> Run:
-        """Return the execution as the run's page takes it."""
         steps = [{**asdict(step), "seconds": step.seconds} for step in execution.steps]
         about: dict[str, Any] = {"status": execution.status, "failure_reason": execution.failure_reason, "steps": steps}
         begun = [(step.start, step.end or datetime.now(step.start.tzinfo)) for step in execution.steps if step.start]

@@ -82,8 +82,6 @@ class ChangeSet:
 
 @dataclass(frozen=True)
 class StackStatus:
-    """A stack as it is now."""
-
     status: str
     """CloudFormation's status; `ABSENT` when there is no such stack."""
     reason: str
@@ -93,8 +91,6 @@ class StackStatus:
 
 
 class Infrastructure:
-    """One stack of one target."""
-
     def __init__(
         self,
         target: Target,
@@ -158,12 +154,10 @@ class Infrastructure:
         return self._read_change_set(made["Id"], made["StackId"])
 
     def apply(self, plan: ChangeSet) -> None:
-        """Execute a change set and follow it to its end."""
         with self._followed(plan.stack_id):
             self._client.execute_change_set(ChangeSetName=plan.change_set)
 
     def status(self) -> StackStatus:
-        """Return the stack as it is now, with what it costs."""
         stack = self._describe()
         if stack is None:
             return StackStatus("ABSENT", "", {}, ())

@@ -58,7 +58,6 @@ class LocalControlPlane(contextlib.AbstractContextManager["LocalControlPlane"]):
         return None if leash is None or leash.closed else leash
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that point boto3, s3fs and the SageMaker SDK to it."""
         return aws_environment(self.url)
 
     def stay(self) -> None:

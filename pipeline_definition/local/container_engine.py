@@ -39,8 +39,6 @@ class ContainerEngineError(OperatorError):
 
 @dataclass(frozen=True)
 class Program:
-    """What a container runs."""
-
     image: str
     entry_point: tuple[str, ...]
     """Empty: the image's own."""

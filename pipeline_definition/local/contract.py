@@ -52,7 +52,6 @@ def resource_config(groups: Sequence[Mapping[str, Any]], host: str, interface: s
 
 
 def write_training_contract(folder: Path, request: Mapping[str, Any], resources: Mapping[str, Any]) -> None:
-    """Make a training host's folders and configuration."""
     for name in ("input/data", "model", "output/data", "checkpoints"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     default_mode = request["AlgorithmSpecification"].get("TrainingInputMode", "File")
@@ -66,7 +65,6 @@ def write_training_contract(folder: Path, request: Mapping[str, Any], resources:
 
 
 def write_processing_contract(folder: Path, request: Mapping[str, Any], resources: Mapping[str, Any]) -> None:
-    """Make a processing host's folders and configuration."""
     (folder / "output").mkdir(parents=True, exist_ok=True)
     write_json(folder / "config" / "processingjobconfig.json", request)
     write_json(folder / "config" / "resourceconfig.json", resources)

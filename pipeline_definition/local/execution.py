@@ -80,7 +80,6 @@ class ExecutionIdentity:
         return self.arn.rsplit("/", 1)[-1]
 
     def variables(self) -> dict[str, str]:
-        """Return the execution variables."""
         return {
             "PipelineExecutionId": self.id,
             "PipelineExecutionArn": self.arn,
@@ -106,7 +105,6 @@ class LocalExecution:
 
     @classmethod
     def begin(cls, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Record) -> Self:
-        """Write a new execution's folder."""
         folder.mkdir(parents=True)
         write_text(folder / "definition.json", definition.text)
         write_json(folder / "parameters.json", parameters)
@@ -117,7 +115,6 @@ class LocalExecution:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read an execution back from its folder."""
         identity = ExecutionIdentity(**json.loads((folder / "execution.json").read_text(encoding="utf-8")))
         definition = parse_definition((folder / "definition.json").read_text(encoding="utf-8"))
         parameters = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))
@@ -132,7 +129,6 @@ class LocalExecution:
         return {name: step.properties for name, step in self.steps.items() if step.properties is not None}
 
     def set_status(self, status: str, reason: str | None = None) -> None:
-        """Change the execution's status."""
         self._change({"execution": {"time": time.time(), "status": status, "failure_reason": reason}})
 
     def set_step(self, name: str, **changes: Any) -> StepState:

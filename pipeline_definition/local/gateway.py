@@ -39,8 +39,6 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Answers every request."""
-
     is_ending = False
     """Whether the control plane ends, and begins nothing new."""
 

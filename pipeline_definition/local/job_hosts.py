@@ -45,8 +45,6 @@ _ROOT_SWITCHES = ("foreign_hosts", "no_internet", "disk_mb")
 
 @dataclass(frozen=True)
 class RunningJob:
-    """One job while it runs."""
-
     kind: str
     """As in its ARN: training-job."""
     name: str
@@ -64,8 +62,6 @@ def require_capacity(cloud: Cloud, instance_type: str) -> None:
 
 
 class JobHosts:
-    """One job's hosts on this machine."""
-
     def __init__(
         self, services: Services, job: RunningJob, program: Program, resources: Record, metrics: Metrics | None = None
     ) -> None:

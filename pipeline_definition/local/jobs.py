@@ -36,8 +36,6 @@ INTERRUPTED = "The control plane ended while this job ran"
 
 
 class Jobs(Catalogue, ABC):
-    """All jobs of one kind."""
-
     hidden: tuple[str, ...] = (LOG_FOLDER,)
 
     def __init__(self, services: Services) -> None:
@@ -64,11 +62,9 @@ class Jobs(Catalogue, ABC):
         return {name: answer for name, answer in own.items() if name != f"Delete{self.prefix}"}
 
     def taken(self, name: str) -> RefusedRequestError:
-        """Return the refusal of a name that there is already."""
         return RefusedRequestError("ResourceInUse", f"{self.prefix} names must be unique: {name!r} exists already")
 
     def missing(self, name: str) -> RefusedRequestError:
-        """Return the refusal of a name that there is not."""
         return not_found(f"Requested resource not found: {self.kind} {name!r}")
 
     def run(self, request: Mapping[str, Any], log_dir: Path, parent: StopSignal, parallel_jobs: int = 1) -> Record:
@@ -89,7 +85,6 @@ class Jobs(Catalogue, ABC):
         return {self._arn: record[self._arn]}
 
     def stop(self, request: Mapping[str, Any]) -> Record:
-        """Answer the Stop operation."""
         name = self.find(request[self._name])[self._name]
         if name not in self._stops:
             raise invalid(f"The job {name!r} cannot be stopped: it has ended")

@@ -53,7 +53,6 @@ class ForeignHost:
     hosts_file: Path
 
     def command(self, argv: Sequence[str]) -> tuple[str, ...]:
-        """Return the command that runs a program on the host."""
         shell = f'hostname ip-{self.address.replace(".", "-")}; mount --bind {self.hosts_file} /etc/hosts; exec "$@"'
         return ("ip", "netns", "exec", self.namespace, "unshare", "-u", "-m", "bash", "-c", shell, "bash", *argv)
 

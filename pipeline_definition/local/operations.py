@@ -61,18 +61,15 @@ class Tags:
         self._records = records
 
     def list_tags(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListTags."""
         return page("ListTags", request, self._find(request)[2], "Key")
 
     def add_tags(self, request: Mapping[str, Any]) -> Record:
-        """Answer AddTags."""
         records, name, before = self._find(request)
         tags = list({tag["Key"]: tag for tag in [*before, *request["Tags"]]}.values())
         records.update(name, Tags=tags)
         return {"Tags": tags}
 
     def delete_tags(self, request: Mapping[str, Any]) -> Record:
-        """Answer DeleteTags."""
         records, name, before = self._find(request)
         records.update(name, Tags=[tag for tag in before if tag["Key"] not in request["TagKeys"]])
         return {}

@@ -24,7 +24,6 @@ class Services:
     """Settings, storage and records of one control plane."""
 
     def __init__(self, settings: LocalSettings) -> None:
-        """Load the state folder."""
         self.settings = settings
         self.store = ObjectStore(settings.objects_dir, settings.state / "s3.jsonl")
         folder = settings.state / "records"

@@ -36,8 +36,6 @@ SET_CLOUD = "Local.SetCloud"
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """The control plane's own settings."""
-
     state: Path
     """Everything that outlives the process: objects, records, journals, caches, job folders. Can be deleted."""
     runs: Path
@@ -102,7 +100,6 @@ class LocalSettings:
 
     @property
     def endpoints_dir(self) -> Path:
-        """Working folders of endpoints."""
         return self.state / "endpoints"
 
     @property

@@ -19,8 +19,6 @@ _ENDING = " ending"
 
 
 class StateInUseError(OperatorError):
-    """Another process has this state folder."""
-
     exit_status = 2
 
 

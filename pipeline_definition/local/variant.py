@@ -32,8 +32,6 @@ _STEADY_AFTER_S = 60.0
 
 
 class RunningVariant:
-    """A running variant."""
-
     def __init__(self, services: Services, endpoint: str, config: Record, deployment: str, variants: int) -> None:
         self.name: str = config["VariantName"]
         self.weight = float(config.get("InitialVariantWeight", 1.0))
@@ -67,14 +65,12 @@ class RunningVariant:
         self._wait_until_ready()
 
     def stop(self) -> None:
-        """End the server and delete its folder."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(self._services.settings.grace_s + 10.0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def ping(self) -> bool:
-        """Whether the server is ready."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self._ask("GET", "/ping", _PING_TIMEOUT_S)[0] == 200
         return False
