@@ -1,7 +1,5 @@
 """`sd-pipeline probe`: jobs of minutes that say what of an account works, before anything is paid for."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -110,7 +108,7 @@ def _target(
             yield target, world
 
 
-def _run(one: Probe, jobs: list[ProbeJob], target: Target, poll_s: float, wait_s: float) -> dict[str, Any]:
+def _run(one: "Probe", jobs: "list[ProbeJob]", target: Target, poll_s: float, wait_s: float) -> dict[str, Any]:
     """Run the probe, remove all that it made, and print the verdict; return its result."""
     from pipeline_definition.probing.leftovers import Leftovers, ProbePatience
     from pipeline_definition.probing.run import ProbeRun, verdict_dict, verdict_lines
@@ -135,7 +133,7 @@ def _run(one: Probe, jobs: list[ProbeJob], target: Target, poll_s: float, wait_s
     return {"probe": one.identity, "region": target.region, **verdict_dict(outcomes, kept)}
 
 
-def _removed(leftovers: Leftovers) -> list[str]:
+def _removed(leftovers: "Leftovers") -> list[str]:
     """Remove what the probe made; return what is still there, each with the command that removes it."""
     say("removing what the probe made ...")
     try:

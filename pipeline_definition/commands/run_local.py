@@ -1,7 +1,5 @@
 """`sd-pipeline run-local`: the whole pipeline on this machine, through the same upsert, start and status as on AWS."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
@@ -9,7 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,7 +99,7 @@ def run_local(
         chosen = Values(json.loads(definition), values)
         engine.require({name: chosen.text(name) for name in IMAGES})
     with (
-        StateLock(state / "run", "run-local"),  # another run would end with this one's control plane
+        closing(StateLock(state / "run", "run-local")),  # another run would end with this one's control plane
         ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane,
         sigterm_as_interrupt(),
     ):
@@ -119,7 +117,7 @@ def run_local(
 class LocalRun:
     own: OwnSet
     definition: str
-    plane: LocalControlPlane
+    plane: "LocalControlPlane"
     state: Path
     runs: Path
 

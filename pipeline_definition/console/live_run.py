@@ -20,7 +20,7 @@ from pipeline_definition.report.steps import drawing, timeline
 from pipeline_definition.report.training import training_section
 from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
 from pipeline_definition.runs.job_logs import LOG_GROUPS
-from pipeline_definition.runs.live_view import progress_text
+from pipeline_definition.runs.live_view import progress_texts
 from pipeline_definition.runs.watch import Snapshot, Watcher
 from pipeline_definition.session import Target
 
@@ -46,10 +46,7 @@ class LiveRun:
         log = self._log(trained) if trained and trained.metadata else None
         run = self._run(execution, log)
         usd = snapshot.cost.usd(execution)
-        progress = {
-            name: "  ".join(dict.fromkeys(map(progress_text, lines.values())))
-            for name, lines in snapshot.progress.items()
-        }
+        progress = {name: progress_texts(lines) for name, lines in snapshot.progress.items()}
         return {
             "execution": execution,
             "seal": STYLES.get(execution.status, "waiting"),

@@ -91,7 +91,7 @@ class ControlPlane:
         finally:
             self._server.shutdown()
             self._server.server_close()
-            self._lock.release()
+            self._lock.close()
 
     def _end_all_jobs(self) -> None:
         kill_marked(self._settings.mark)

@@ -86,11 +86,12 @@ def test_without_an_engine_the_images_command_line_is_run_by_this_python(tmp_pat
 
 
 def test_what_a_killed_client_left_is_removed_by_its_mark(engine: ContainerEngine, tmp_path: Path) -> None:
-    assert engine.remove("state/job-1/") == 1
+    engine.remove("state/job-1/")
     assert asked(tmp_path)[-1] == "rm --force aaa"
-    assert engine.remove("state/") == 2
+    engine.remove("state/")
     assert asked(tmp_path)[-1] == "rm --force aaa bbb"
-    assert engine.remove("nothing/") == 0
+    engine.remove("nothing/")
+    assert asked(tmp_path)[-1].startswith("ps ")
 
 
 def test_an_engine_that_fails_is_reported_in_its_own_words(tmp_path: Path) -> None:
@@ -121,4 +122,4 @@ def test_the_control_plane_says_how_it_runs_jobs(tmp_path: Path) -> None:
     lock.announce("http://127.0.0.1:1", tmp_path / "runs", "podman")
     assert json.loads((tmp_path / "control_plane.json").read_text())["backend"] == "podman"
     assert announced(tmp_path) is not None
-    lock.release()
+    lock.close()
