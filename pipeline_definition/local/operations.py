@@ -48,12 +48,6 @@ def operations(
     return {**answered, "SageMaker.DeletePipeline": executions.delete_pipeline}
 
 
-def shape_of(target: str) -> Any:
-    """Return the input of an operation of SageMaker; None of another service's, which answers for itself."""
-    service, _, name = target.partition(".")
-    return service_model().operation_model(name).input_shape if service == "SageMaker" else None
-
-
 class Tags:
     """The tags of what has a record here; moto keeps those of everything else."""
 

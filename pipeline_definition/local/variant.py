@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline_definition.local.archive import extract_archive
+from pipeline_definition.local.catalogue import Catalogue
 from pipeline_definition.local.container_engine import Program
 from pipeline_definition.local.environment import free_ports, job_environment
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
 from pipeline_definition.local.host_group import Host, run_hosts
 from pipeline_definition.local.job_hosts import require_capacity
 from pipeline_definition.local.job_logs import ENDPOINT_GROUP, JobLogs, last_lines
+from pipeline_definition.local.model_registry import ModelRegistry
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import HOST
@@ -94,13 +96,11 @@ class RunningVariant:
 
     def _container(self) -> Mapping[str, Any]:
         """Return the model's container; one that names a model package is the package's, with what the model adds."""
-        client = self._services.client("sagemaker")
-        model = client.describe_model(ModelName=self._config["ModelName"])
+        model = Catalogue(self._services.records, "model", "Model").find(self._config["ModelName"])
         container: dict[str, Any] = model.get("PrimaryContainer") or (model.get("Containers") or [{}])[0]
-        package = container.get("ModelPackageName")
-        if package:
-            specification = client.describe_model_package(ModelPackageName=package)["InferenceSpecification"]
-            own = specification["Containers"][0]
+        if name := container.get("ModelPackageName"):
+            package = ModelRegistry(self._services).describe_model_package({"ModelPackageName": name})
+            own = package["InferenceSpecification"]["Containers"][0]
             environment = {**own.get("Environment", {}), **container.get("Environment", {})}
             container = {**own, **container, "Environment": environment}
         return container
