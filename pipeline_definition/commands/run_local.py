@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -31,9 +31,6 @@ from pipeline_definition.runs.live_view import show
 from pipeline_definition.runs.small_set import OPEN_GATE
 from pipeline_definition.runs.watch import Watcher
 from pipeline_definition.session import Target
-
-if TYPE_CHECKING:
-    from pipeline_definition.local.client import LocalControlPlane
 
 POLL_S = 0.5
 
@@ -103,7 +100,7 @@ def run_local(
         ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane,
         sigterm_as_interrupt(),
     ):
-        run = LocalRun(own, definition, plane, state, runs)
+        run = LocalRun(own, definition, Target(settings.account.region, plane.url), state, runs)
         execution = run.run(values, resume)
         summary = run.report(execution)
         if as_json:
@@ -117,13 +114,9 @@ def run_local(
 class LocalRun:
     own: OwnSet
     definition: str
-    plane: "LocalControlPlane"
+    target: Target
     state: Path
     runs: Path
-
-    @property
-    def target(self) -> Target:
-        return Target(self.own.settings.account.region, self.plane.url)
 
     def run(self, values: Mapping[str, str], resume: str | None) -> Execution:
         """Make the world, start or resume, and watch until the end."""

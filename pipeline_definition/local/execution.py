@@ -39,21 +39,19 @@ class StepState:
     properties: Record | None = None
 
     def as_api(self, display: Mapping[str, Any]) -> Record:
-        """Return a member of ListPipelineExecutionSteps."""
-        optional = {
-            "EndTime": self.end_time,
-            "FailureReason": self.failure_reason,
-            "StepDisplayName": display.get("DisplayName"),
-            "StepDescription": display.get("Description"),
-            "CacheHitResult": self.cache_source and {"SourcePipelineExecutionArn": self.cache_source},
-        }
+        """Return a member of ListPipelineExecutionSteps; what is None has no value."""
         return {
             "StepName": self.name,
             "StepStatus": self.status,
+            "StepDisplayName": display.get("DisplayName"),
+            "StepDescription": display.get("Description"),
             "StartTime": self.start_time,
+            "EndTime": self.end_time,
+            "FailureReason": self.failure_reason,
             "AttemptCount": self.attempts,
             "Metadata": self.metadata,
-        } | {key: value for key, value in optional.items() if value is not None}
+            "CacheHitResult": self.cache_source and {"SourcePipelineExecutionArn": self.cache_source},
+        }
 
 
 @dataclass(frozen=True)

@@ -162,19 +162,18 @@ class LocalExecutions:
 def _description(execution: LocalExecution) -> Record:
     """Return what Describe and List say of an execution: some of it by two names."""
     identity = execution.identity
-    optional = {
+    described = {
+        "PipelineArn": identity.pipeline_arn,
         "PipelineVersionId": identity.pipeline_version,
+        "PipelineExecutionArn": identity.arn,
+        "PipelineExecutionStatus": execution.status,
         "PipelineExecutionDisplayName": identity.display_name,
         "PipelineExecutionDescription": identity.description,
+        "CreationTime": identity.start_time,
+        "StartTime": identity.start_time,
+        "LastModifiedTime": execution.modified_time,
         "FailureReason": execution.failure_reason,
         "PipelineExecutionFailureReason": execution.failure_reason,
         "ParallelismConfiguration": identity.parallelism and {"MaxParallelExecutionSteps": identity.parallelism},
     }
-    return {
-        "PipelineArn": identity.pipeline_arn,
-        "PipelineExecutionArn": identity.arn,
-        "PipelineExecutionStatus": execution.status,
-        "CreationTime": identity.start_time,
-        "StartTime": identity.start_time,
-        "LastModifiedTime": execution.modified_time,
-    } | {key: value for key, value in optional.items() if value}
+    return {name: value for name, value in described.items() if value}
