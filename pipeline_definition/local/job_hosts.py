@@ -72,7 +72,7 @@ class JobHosts:
         for group in self._groups:
             require_capacity(self._cloud, group["instance_type"])
         self.names: Sequence[str] = [host for group in self._groups for host in group["hosts"]]
-        self.folder = services.settings.jobs_dir / job.name
+        self.folder = services.settings.folder("jobs") / job.name
         archive_logs(job.log_dir)
         paths = {host: job.log_dir / f"{host}.log" for host in self.names}
         self._logs = JobLogs(LOG_GROUPS[job.kind], job.name, paths, metrics)

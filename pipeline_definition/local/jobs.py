@@ -99,7 +99,7 @@ class Jobs(Catalogue, ABC):
 
     def clear(self, name: str) -> None:
         """Delete the folders of a job's hosts."""
-        folder = self.services.settings.jobs_dir / name
+        folder = self.services.settings.folder("jobs") / name
         release_disks(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -137,7 +137,7 @@ class Jobs(Catalogue, ABC):
 
     def _finish(self, name: str, cause: str, reason: str | None, changes: Record | None = None) -> Record:
         if cause == "Failed":  # what it left can be looked at
-            release_disks(self.services.settings.jobs_dir / name)
+            release_disks(self.services.settings.folder("jobs") / name)
         else:
             self.clear(name)
         status = {self._status: "Stopped" if cause == "MaxRuntimeExceeded" else cause, "LastModifiedTime": time.time()}

@@ -20,9 +20,9 @@ class Services:
 
     def __init__(self, settings: LocalSettings) -> None:
         self.settings = settings
-        self.store = ObjectStore(settings.objects_dir, settings.state / "s3.jsonl")
+        self.store = ObjectStore(settings.folder("s3"), settings.state / "s3.jsonl")
         folder = settings.state / "records"
-        self.file_systems = FileSystems(settings.file_systems_dir, folder, self.store)
+        self.file_systems = FileSystems(settings.folder("fsx"), folder, self.store)
         self.records = {kind: Records(folder / f"{kind.removeprefix('hyper-parameter-')}s") for kind in _KINDS}
         self.url = ""
         """Where the control plane can be reached; known once it listens."""

@@ -37,11 +37,11 @@ class RunningVariant:
     def __init__(self, services: Services, endpoint: str, config: Record, deployment: str, variants: int) -> None:
         self.name: str = config["VariantName"]
         self.weight = float(config.get("InitialVariantWeight", 1.0))
-        self.log = services.settings.endpoints_dir / endpoint / "logs" / f"{self.name}.log"
+        self.log = services.settings.folder("endpoints") / endpoint / "logs" / f"{self.name}.log"
         self.endpoint = endpoint
         self.in_flight: set[object] = set()
         self._services, self._config, self._count = services, config, variants
-        self._folder = services.settings.endpoints_dir / endpoint / deployment / self.name
+        self._folder = services.settings.folder("endpoints") / endpoint / deployment / self.name
         self._mark = f"{services.settings.mark}endpoint/{endpoint}/{deployment}/{self.name}/"
         self._port = 0
         self._stop = StopSignal()

@@ -44,7 +44,7 @@ def command(settings: LocalSettings, program: Program, tmp_path: Path) -> tuple[
 
 def test_a_container_sees_its_folder_the_network_and_the_file_systems(engine: ContainerEngine, tmp_path: Path) -> None:
     settings = LocalSettings(tmp_path / "state", tmp_path / "runs", engine=engine)
-    settings.file_systems_dir.mkdir(parents=True)
+    settings.folder("fsx").mkdir(parents=True)
     argv = command(settings, Program("train:1", (), ("train",)), tmp_path)
     assert argv[0] == engine.command[0]
     assert argv[-2:] == ("train:1", "train")
@@ -53,7 +53,7 @@ def test_a_container_sees_its_folder_the_network_and_the_file_systems(engine: Co
     assert f"--user {os.getuid()}:{os.getgid()}" in options
     assert "--label sd-pipeline.job=state/job-1/" in options
     assert f"--volume {tmp_path / 'algo-1'}:/opt/ml:rw" in options
-    shared = settings.file_systems_dir
+    shared = settings.folder("fsx")
     assert f"--volume {shared}:{shared}:ro" in options
     assert "--env AWS_ENDPOINT_URL=http://127.0.0.1:1234" in options
     assert "--env TRAINING_JOB_NAME=train" in options
