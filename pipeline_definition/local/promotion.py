@@ -88,8 +88,8 @@ class Promotion:
             os.environ["MOTO_PORT"] = str(urlparse(self._services.url).port)
             # Its log reports each missing path as an error, and a Choice asks for such paths.
             logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
-            keys = {"aws_access_key_id": SERVICE_KEY, "aws_secret_access_key": CREDENTIALS["AWS_SECRET_ACCESS_KEY"]}
-            client = boto3.client("stepfunctions", endpoint_url=self._services.url, region_name=REGION, **keys)
+            session = boto3.Session(SERVICE_KEY, CREDENTIALS["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
+            client = session.client("stepfunctions", endpoint_url=self._services.url)
             client.create_state_machine(name=MACHINE, definition=definition(), roleArn=_ROLE)
             self._client = client
             return client
