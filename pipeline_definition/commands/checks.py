@@ -1,27 +1,23 @@
 """What `upsert`, `start` and `run-local` need before they act: addresses and prices filled in, preflight's findings."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from params.cloud import Cloud
 from params.settings import Settings
+from pipeline_definition.checks.findings import Finding
 from pipeline_definition.commands.options import ROOT, CommandContext, say
 from pipeline_definition.cost.host_hours import priced
 from pipeline_definition.definition.pipeline import definition_of
 from pipeline_definition.errors import UsageError
 from pipeline_definition.infrastructure.stack import Infrastructure, fill
+from pipeline_definition.local.container_engine import ENGINES, ContainerEngine
 from pipeline_definition.runs.laptop import Laptop
 from pipeline_definition.session import Target
-
-if TYPE_CHECKING:
-    from pipeline_definition.checks.findings import Finding
-    from pipeline_definition.local.container_engine import ContainerEngine
 
 Stack = Annotated[str | None, typer.Option(help="Take account, network and file system from this stack.")]
 
@@ -52,14 +48,10 @@ def definition_text(settings: Settings) -> str:
 
 def engine_of(backend: str) -> ContainerEngine | None:
     """Return what runs jobs in their images; None for processes."""
-    from pipeline_definition.local.container_engine import ContainerEngine
-    from pipeline_definition.local.settings import PROCESS
-
-    return None if backend == PROCESS else ContainerEngine.find(backend, os.environ)
+    return ContainerEngine.find(backend, os.environ) if backend in ENGINES else None
 
 
 def cloud_of(settings: Settings) -> Cloud:
-    """Return the switches that a parameter set turns on in the local control plane."""
     return settings.local.cloud if settings.local else Cloud()
 
 

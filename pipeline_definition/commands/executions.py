@@ -3,8 +3,6 @@
 The first two need no connection; the others go to AWS or to the local control plane.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time
@@ -181,7 +179,7 @@ def logs(
         time.sleep(context.poll_s)
 
 
-def artifacts_of(context: options.CommandContext, run: str, runs: Path) -> Artifacts:
+def artifacts_of(context: options.CommandContext, run: str, runs: Path) -> "Artifacts":
     """Return what a run left: of its folder, or gathered into <runs>/<id>/artifacts with its forecast."""
     from pipeline_definition.artifacts import Artifacts, collect
     from pipeline_definition.models.versions import with_versions

@@ -56,13 +56,9 @@ def init(
     split_uri(url_table, lambda problem: UsageError(f"--url-table: {problem}"))
     if resolution_px % 64:
         raise UsageError(f"--resolution-px {resolution_px}: give a multiple of 64, such as 256 or 512")
-    answers = {
-        "name": name,
-        "url_table": json.dumps(url_table),
-        "resolution_px": resolution_px,
-        "instance_type": instance_type,
-    }
-    text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(answers | _sizes(rows, resolution_px), file=file)
+    answers = {"name": name, "resolution_px": resolution_px, "instance_type": instance_type, "file": file}
+    answers |= {"url_table": json.dumps(url_table), **_sizes(rows, resolution_px)}
+    text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(answers)
     notes = _findings(text, file)
     write_text(file, text)
     return Reply({"file": str(file), "notes": notes}, *(f"note: {note}" for note in notes), file)

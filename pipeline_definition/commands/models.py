@@ -133,7 +133,7 @@ def production(context: options.CommandContext, stack: ProductionStack = "sd-pip
 
     Example: sd-pipeline production
     """
-    _settings, _target, place = _production(context, stack)
+    _, place = _production(context, stack)
     if serving := place.serving():
         return Reply(asdict(serving), *_lines_about(serving))
     return Reply(None, "nothing was promoted yet; `sd-pipeline models approve` does")
@@ -153,9 +153,9 @@ def promote(
 
     Example: sd-pipeline promote latest --beside pretrained --share 0.1
     """
-    settings, target, place = _production(context, stack)
-    second = find(settings, target, beside).arn if beside else ""
-    return _followed(place, place.promote(find(settings, target, package).arn, second, share), no_wait)
+    settings, place = _production(context, stack)
+    second = find(settings, context.target, beside).arn if beside else ""
+    return _followed(place, place.promote(find(settings, context.target, package).arn, second, share), no_wait)
 
 
 def rollback(context: options.CommandContext, no_wait: NoWait = False, stack: ProductionStack = "sd-pipeline") -> Reply:
@@ -163,7 +163,7 @@ def rollback(context: options.CommandContext, no_wait: NoWait = False, stack: Pr
 
     Example: sd-pipeline rollback
     """
-    _settings, _target, place = _production(context, stack)
+    _, place = _production(context, stack)
     return _followed(place, place.rollback(), no_wait)
 
 
@@ -185,15 +185,15 @@ def scale(
     return Reply([asdict(variant) for variant in variants], *(lines or [f"endpoint {name} is not scaled"]))
 
 
-def _production(context: options.CommandContext, stack: str) -> tuple[Settings, Target, Production]:
-    settings, target = context.settings, context.target
+def _production(context: options.CommandContext, stack: str) -> tuple[Settings, Production]:
+    settings = context.settings
     if context.local:
         from pipeline_definition.local.promotion import OUTPUTS
 
-        return settings, target, Production(target, OUTPUTS, say, context.poll_s)
-    outputs = Infrastructure(target, stack).outputs()
+        return settings, Production(context.target, OUTPUTS, say, context.poll_s)
+    outputs = Infrastructure(context.target, stack).outputs()
     registry = settings.registry.model_copy(update={"group": outputs["ModelPackageGroupName"]})
-    return settings.model_copy(update={"registry": registry}), target, Production(target, outputs, say, context.poll_s)
+    return settings.model_copy(update={"registry": registry}), Production(context.target, outputs, say, context.poll_s)
 
 
 def _followed(place: Production, execution: str, no_wait: bool) -> Reply:

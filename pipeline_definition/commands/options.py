@@ -89,7 +89,6 @@ class CommandContext:
 
     @functools.cached_property
     def settings(self) -> Settings:
-        """The parameter set."""
         return load_settings(self.params)
 
     @functools.cached_property
@@ -106,7 +105,6 @@ class CommandContext:
 
     @property
     def poll_s(self) -> float:
-        """How often to ask how far something is."""
         return 0.5 if self.local else 10.0
 
 
@@ -175,12 +173,10 @@ def say(line: object, style: str | None = None) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value for programs."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def dim(line: str) -> Text:
-    """Return a line that people may pass over."""
     return Text(line, "dim")
 
 
@@ -191,7 +187,6 @@ class FittedTable:
         self._headers, self._rows, self._numeric = headers, [tuple(row) for row in rows], numeric
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table, or each row's cells with their headers."""
         columns = list(zip(self._headers, *self._rows, strict=True))
         needed = [max(self._narrowest(cell, at) for cell in column) for at, column in enumerate(columns)]
         wanted = [max(map(len, column)) - least for column, least in zip(columns, needed, strict=True)]
@@ -221,5 +216,4 @@ class FittedTable:
 
 
 def shown(made: document.Table) -> FittedTable:
-    """Return a page's table for a terminal."""
     return FittedTable(made.headers, made.rows, made.numeric)

@@ -3,8 +3,6 @@
 Reads the data; writes <runs>/NAME.html, the page to look at, and <state>/sets/NAME.yaml, the parameter set of the run.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,7 +76,7 @@ def own_set(params: Path, data: str | None, pretrained: Path | None, state: Path
     return OwnSet(path, settings, own.files if own else {})
 
 
-def show(own: OwnData, page: Path) -> None:
+def show(own: "OwnData", page: Path) -> None:
     """Say what a data set holds and what Download would leave out, and write the page of it."""
     from pipeline_definition.pages.html import to_html
     from pipeline_definition.report.data_page import data_document, scripts
@@ -100,7 +98,7 @@ def show(own: OwnData, page: Path) -> None:
     say(f"page:  {page}")
 
 
-def _of_data(own: OwnData, bucket: str) -> dict[str, Any]:
+def _of_data(own: "OwnData", bucket: str) -> dict[str, Any]:
     return {
         "data": {"name": own.name, "url_table": own.uri_in(bucket)},
         "download": {"source": own.source, **own.columns},

@@ -1,12 +1,10 @@
 """`sd-pipeline probe`: jobs of minutes that say what of an account works, before anything is paid for."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,13 +16,13 @@ from pipeline_definition.commands.mistakes import INTERRUPTED
 from pipeline_definition.commands.options import FittedTable, console, parse_changes, print_json, say
 from pipeline_definition.commands.run_local import sigterm_as_interrupt
 from pipeline_definition.errors import UsageError
+from pipeline_definition.jobs.planned import Values
+from pipeline_definition.probing.jobs import Probe, ProbeForecast, ProbeJob
+from pipeline_definition.probing.leftovers import Leftovers, ProbePatience
+from pipeline_definition.probing.run import ProbeRun, verdict_dict, verdict_lines
 from pipeline_definition.runs.laptop import Laptop
 from pipeline_definition.runs.live_view import show
 from pipeline_definition.session import Target
-
-if TYPE_CHECKING:
-    from pipeline_definition.probing.jobs import Probe, ProbeJob
-    from pipeline_definition.probing.leftovers import Leftovers
 
 # An address of AWS's own that anybody may ask, and that lies outside every private network.
 PUBLIC_HOST = "checkip.amazonaws.com"
@@ -67,9 +65,6 @@ def probe(
 
       sd-pipeline probe --local --params params/local.yaml
     """
-    from pipeline_definition.jobs.planned import Values
-    from pipeline_definition.probing.jobs import Probe, ProbeForecast
-
     console.stderr = as_json
     settings, given, local = filled(context.settings, stack), parse_changes(changes), context.local
     definition = json.loads(definition_text(settings))
@@ -112,9 +107,6 @@ def _target(
 
 def _run(one: Probe, jobs: list[ProbeJob], target: Target, poll_s: float, wait_s: float) -> dict[str, Any]:
     """Run the probe, remove all that it made, and print the verdict; return its result."""
-    from pipeline_definition.probing.leftovers import Leftovers, ProbePatience
-    from pipeline_definition.probing.run import ProbeRun, verdict_dict, verdict_lines
-
     patience = ProbePatience(poll_s)
     leftovers = Leftovers(target, one.identity.rsplit("-", 1)[0], one.writes, patience)
     if earlier := leftovers.found():

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.progress import Progress
@@ -67,20 +67,10 @@ def prompt(
     form = FORMATS.get(out.suffix.lower())
     if form is None:
         raise UsageError(f"--out {out}: a picture ends with one of {', '.join(FORMATS)}")
-    request = {
-        "prompt": text,
-        "negative_prompt": negative,
-        "seed": seed,
-        "guidance_scale": guidance,
-        "steps": steps,
-        "width": width,
-        "height": height,
-        "sampler": sampler,
-        "adapter": adapter,
-        "adapter_scale": adapter_scale,
-        "num_images": images,
-        "format": form,
-    }
+    request: dict[str, Any] = {"prompt": text, "negative_prompt": negative, "format": form}
+    request |= {"seed": seed, "num_images": images, "width": width, "height": height}
+    request |= {"guidance_scale": guidance, "steps": steps, "sampler": sampler}
+    request |= {"adapter": adapter, "adapter_scale": adapter_scale}
     drawn = []
     for number, picture in enumerate(endpoint_of(context, endpoint, variant).draw(request).pictures, 1):
         path = out if number == 1 else out.with_stem(f"{out.stem}-{number}")

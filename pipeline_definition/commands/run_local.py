@@ -1,7 +1,5 @@
 """`sd-pipeline run-local`: the whole pipeline on this machine, through the same upsert, start and status as on AWS."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex
@@ -9,10 +7,10 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -33,9 +31,6 @@ from pipeline_definition.runs.live_view import show
 from pipeline_definition.runs.small_set import OPEN_GATE
 from pipeline_definition.runs.watch import Watcher
 from pipeline_definition.session import Target
-
-if TYPE_CHECKING:
-    from pipeline_definition.local.client import LocalControlPlane
 
 POLL_S = 0.5
 
@@ -101,11 +96,11 @@ def run_local(
         chosen = Values(json.loads(definition), values)
         engine.require({name: chosen.text(name) for name in IMAGES})
     with (
-        StateLock(state / "run", "run-local"),  # another run would end with this one's control plane
+        closing(StateLock(state / "run", "run-local")),  # another run would end with this one's control plane
         ensure_up(state, runs, leash=True, backend=backend, cloud=cloud_of(settings)) as plane,
         sigterm_as_interrupt(),
     ):
-        run = LocalRun(own, definition, plane, state, runs)
+        run = LocalRun(own, definition, Target(settings.account.region, plane.url), state, runs)
         execution = run.run(values, resume)
         summary = run.report(execution)
         if as_json:
@@ -117,18 +112,11 @@ def run_local(
 
 @dataclass(frozen=True)
 class LocalRun:
-    """One run on the local control plane."""
-
     own: OwnSet
     definition: str
-    plane: LocalControlPlane
+    target: Target
     state: Path
     runs: Path
-
-    @property
-    def target(self) -> Target:
-        """Where the commands go."""
-        return Target(self.own.settings.account.region, self.plane.url)
 
     def run(self, values: Mapping[str, str], resume: str | None) -> Execution:
         """Make the world, start or resume, and watch until the end."""
@@ -155,7 +143,6 @@ class LocalRun:
                 raise typer.Exit(INTERRUPTED) from None
 
     def run_dir(self, arn: str) -> Path:
-        """Return the folder of a run."""
         return self.runs / arn.rsplit("/", 1)[-1]
 
     def report(self, execution: Execution) -> dict[str, Any]:

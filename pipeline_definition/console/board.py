@@ -36,17 +36,14 @@ class Board:
         return list(redacted(self.executions.current_definition(self.pipeline).get("Parameters", [])))
 
     def run(self, arn: str) -> dict[str, Any]:
-        """Return what the page shows of an execution."""
         with self._one_at_a_time:
             return self._live(arn).parts()
 
     def log(self, arn: str, step: str) -> dict[str, Any]:
-        """Return the end of a step's log."""
         with self._one_at_a_time:
             return self._live(arn).log(step)
 
     def draw(self, endpoint: str, request: Mapping[str, Any]) -> list[EmbeddedPicture]:
-        """Return what an endpoint draws."""
         answer = draw_patiently(connect(lambda: self.target, endpoint), request, PATIENCE_S)
         pictures = []
         for one in answer.pictures:

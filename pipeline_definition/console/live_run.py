@@ -20,7 +20,7 @@ from pipeline_definition.report.steps import drawing, timeline
 from pipeline_definition.report.training import training_section
 from pipeline_definition.runs.executions import Execution, Executions, ExecutionStep
 from pipeline_definition.runs.job_logs import LOG_GROUPS
-from pipeline_definition.runs.live_view import progress_text
+from pipeline_definition.runs.live_view import progress_texts
 from pipeline_definition.runs.watch import Snapshot, Watcher
 from pipeline_definition.session import Target
 
@@ -46,10 +46,7 @@ class LiveRun:
         log = self._log(trained) if trained and trained.metadata else None
         run = self._run(execution, log)
         usd = snapshot.cost.usd(execution)
-        progress = {
-            name: "  ".join(dict.fromkeys(map(progress_text, lines.values())))
-            for name, lines in snapshot.progress.items()
-        }
+        progress = {name: progress_texts(lines) for name, lines in snapshot.progress.items()}
         return {
             "execution": execution,
             "seal": STYLES.get(execution.status, "waiting"),
@@ -83,7 +80,6 @@ class LiveRun:
         return self._logs[job]
 
     def _run(self, execution: Execution, log: StepLog | None) -> Run:
-        """Return the execution as the run's page takes it."""
         steps = [{**asdict(step), "seconds": step.seconds} for step in execution.steps]
         about: dict[str, Any] = {"status": execution.status, "failure_reason": execution.failure_reason, "steps": steps}
         begun = [(step.start, step.end or datetime.now(step.start.tzinfo)) for step in execution.steps if step.start]

@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,39 +34,32 @@ PROJECT_TAG, PROMOTION_TAGS, ZONE = "project", "PromotionTags", "AvailabilityZon
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
 
-class StackEvents:
-    """The events of one stack from now on."""
+@contextmanager
+def followed(client: Any, stack_id: str, say: Callable[[str], None], interval_s: float) -> Iterator[None]:
+    """Say each event of a stack, from the call inside until it rests; OperatorError: what failed first, and why."""
 
-    def __init__(self, client: Any, stack_id: str, say: Callable[[str], None], interval_s: float) -> None:
-        self._client, self._stack_id, self._say, self._interval_s = client, stack_id, say, interval_s
-        self._seen = {event["EventId"] for event in self._events()}
-
-    def follow(self) -> None:
-        """Say each event until the stack rests; refuse an operation that failed by its first failure and the reason."""
-        failures: list[str] = []
-        while True:
-            # The status first: an event that comes after it is read in the last round at the latest.
-            status = str(self._client.describe_stacks(StackName=self._stack_id)["Stacks"][0]["StackStatus"])
-            for event in self._events():
-                if event["EventId"] in self._seen:
-                    continue
-                self._seen.add(event["EventId"])
-                keys = ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
-                name, state, reason = (str(event.get(key) or "") for key in keys)
-                self._say(f"{event['Timestamp']:%H:%M:%S}  {state:<20}  {name}  {reason}".rstrip())
-                if state.endswith("_FAILED") and CANCELLED not in reason:
-                    failures.append(f"{name} ({event['ResourceType']}): {reason}")
-            if not status.endswith("_IN_PROGRESS"):
-                break
-            time.sleep(self._interval_s)
-        if status not in SUCCEEDED:
-            why = failures[0] if failures else "CloudFormation gives no reason"
-            raise OperatorError(f"stack {self._stack_id.split('/')[1]} ended as {status}: {why}")
-
-    def _events(self) -> list[dict[str, Any]]:
-        """Return the stack's events, oldest first."""
-        pages = self._client.get_paginator("describe_stack_events").paginate(StackName=self._stack_id)
+    def events() -> list[dict[str, Any]]:
+        pages = client.get_paginator("describe_stack_events").paginate(StackName=stack_id)
         return [event for page in pages for event in page["StackEvents"]][::-1]
+
+    seen, failures = {event["EventId"] for event in events()}, list[str]()
+    yield
+    while True:
+        # The status first: an event that comes after it is read in the last round at the latest.
+        status = str(client.describe_stacks(StackName=stack_id)["Stacks"][0]["StackStatus"])
+        for event in (event for event in events() if event["EventId"] not in seen):
+            seen.add(event["EventId"])
+            keys = ("LogicalResourceId", "ResourceStatus", "ResourceStatusReason")
+            name, state, reason = (str(event.get(key) or "") for key in keys)
+            say(f"{event['Timestamp']:%H:%M:%S}  {state:<20}  {name}  {reason}".rstrip())
+            if state.endswith("_FAILED") and CANCELLED not in reason:
+                failures.append(f"{name} ({event['ResourceType']}): {reason}")
+        if not status.endswith("_IN_PROGRESS"):
+            break
+        time.sleep(interval_s)
+    if status not in SUCCEEDED:
+        why = failures[0] if failures else "CloudFormation gives no reason"
+        raise OperatorError(f"stack {stack_id.split('/')[1]} ended as {status}: {why}")
 
 
 @dataclass(frozen=True)
@@ -82,8 +75,6 @@ class ChangeSet:
 
 @dataclass(frozen=True)
 class StackStatus:
-    """A stack as it is now."""
-
     status: str
     """CloudFormation's status; `ABSENT` when there is no such stack."""
     reason: str
@@ -93,8 +84,6 @@ class StackStatus:
 
 
 class Infrastructure:
-    """One stack of one target."""
-
     def __init__(
         self,
         target: Target,
@@ -158,12 +147,10 @@ class Infrastructure:
         return self._read_change_set(made["Id"], made["StackId"])
 
     def apply(self, plan: ChangeSet) -> None:
-        """Execute a change set and follow it to its end."""
         with self._followed(plan.stack_id):
             self._client.execute_change_set(ChangeSetName=plan.change_set)
 
     def status(self) -> StackStatus:
-        """Return the stack as it is now, with what it costs."""
         stack = self._describe()
         if stack is None:
             return StackStatus("ABSENT", "", {}, ())
@@ -211,12 +198,8 @@ class Infrastructure:
         with self._followed(stack_id):
             self._client.delete_stack(StackName=stack_id)
 
-    @contextmanager
-    def _followed(self, stack_id: str) -> Iterator[None]:
-        """Say what happens to a stack from before the call that begins it to its end."""
-        events = StackEvents(self._client, stack_id, self._say, self._interval_s)
-        yield
-        events.follow()
+    def _followed(self, stack_id: str) -> AbstractContextManager[None]:
+        return followed(self._client, stack_id, self._say, self._interval_s)
 
     def _describe(self) -> dict[str, Any] | None:
         answer = unless_missing(self._client.describe_stacks, StackName=self._stack)

@@ -38,8 +38,6 @@ TemplateLoader.add_multi_constructor("!", _function)
 
 
 class StackTemplate:
-    """A template file."""
-
     def __init__(self, path: Path = TEMPLATE) -> None:
         self.body = path.read_text(encoding="utf-8")
         """Sent as it is: CloudFormation takes at most 51,200 bytes without a bucket."""

@@ -42,8 +42,6 @@ USABLE_FRACTION: Final = 0.93
 
 @dataclass(frozen=True)
 class Gpu:
-    """One kind of GPU."""
-
     name: str
     memory_mib: int
     compute_capability: float
@@ -77,22 +75,18 @@ def known_host_images() -> tuple[str, ...]:
 
 
 def known_types(kind: JobKind) -> tuple[str, ...]:
-    """Return the instance types that SageMaker takes for a kind of job."""
     return choices(SHAPES[kind])
 
 
 def every_type() -> tuple[str, ...]:
-    """Return the instance types that SageMaker takes for any kind of job."""
     return tuple(sorted({name for kind in SHAPES for name in known_types(kind)}))
 
 
 def gpu_types() -> tuple[str, ...]:
-    """Return those of them that have NVIDIA GPUs."""
     return tuple(name for name in every_type() if has_gpus(name))
 
 
 def nearest_of(name: str, types: Sequence[str]) -> str:
-    """Return the type of several whose name is nearest."""
     return difflib.get_close_matches(name, types, n=1, cutoff=0.0)[0]
 
 

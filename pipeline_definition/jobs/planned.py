@@ -24,7 +24,6 @@ class Values:
         return name in self._values
 
     def text(self, name: str) -> str:
-        """Return a parameter as text."""
         return str(self._values[name])
 
     def integer(self, name: str) -> int:
@@ -46,8 +45,6 @@ class Values:
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One step's job."""
-
     step: str
     kind: JobKind
     program: str

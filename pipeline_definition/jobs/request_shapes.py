@@ -28,7 +28,6 @@ def service_model(service: str = "sagemaker") -> ServiceModel:
 
 
 def request_shape(operation: str) -> StructureShape:
-    """Return the input of an operation."""
     shape = service_model().operation_model(operation).input_shape
     assert isinstance(shape, StructureShape)
     return shape

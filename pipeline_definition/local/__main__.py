@@ -29,7 +29,6 @@ _M_ARENA_MAX = -8
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit status."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     with contextlib.suppress(AttributeError):  # only glibc keeps memory for each of many short threads

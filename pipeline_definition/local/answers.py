@@ -13,13 +13,11 @@ from pipeline_definition.local.request_journal import Environ, service_of
 
 
 def json_answer(body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a document."""
     own = {"x-amzn-RequestId": str(uuid.uuid4()), **(headers or {})}
     return Response(json.dumps(body), status, own, content_type="application/x-amz-json-1.1")
 
 
 def error_answer(error: RefusedRequestError, environ: Environ) -> Response:
-    """Return a refusal as the service that was asked words it."""
     if service_of(environ) in ("", "s3"):
         text = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
         return Response(text, error.status, content_type="application/xml")

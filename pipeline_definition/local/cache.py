@@ -32,8 +32,6 @@ _TRAINING_DEFINITION = (
 
 @dataclass(frozen=True)
 class CachedResult:
-    """What a step left."""
-
     source_arn: str
     """The execution that ran it."""
     time: float
@@ -58,7 +56,6 @@ class StepCache:
         return result if result and time.time() - result.time <= step.cache_expires_after_s else None
 
     def keep(self, step: DefinedStep, arguments: Mapping[str, Any], result: CachedResult) -> None:
-        """Write a result."""
         if step.cache_expires_after_s is not None:
             write_json(self._path(step, arguments), asdict(result))
 

@@ -31,7 +31,6 @@ class Catalogue:
         return {f"{verb}{self.prefix}": answer for verb, answer in own.items()} | {f"List{self.prefix}s": self.list_all}
 
     def create(self, request: Mapping[str, Any]) -> Record:
-        """Answer the Create operation."""
         return {self._arn: self.add(request)[self._arn]}
 
     def add(self, request: Mapping[str, Any], **more: Any) -> Record:
@@ -43,11 +42,9 @@ class Catalogue:
         return self.records.put(name, {**request, **own, **more})
 
     def taken(self, name: str) -> RefusedRequestError:
-        """Return the refusal of a name that there is already."""
         return invalid(f'Cannot create already existing {self.kind} "{arn(self.kind, name)}"')
 
     def missing(self, name: str) -> RefusedRequestError:
-        """Return the refusal of a name that there is not."""
         kind = self.kind.replace("-config", " configuration")
         return invalid(f'Could not find {kind} "{arn(self.kind, name)}"')
 
@@ -57,14 +54,11 @@ class Catalogue:
         return self.records.get(name, self.missing(name))
 
     def describe(self, request: Mapping[str, Any]) -> Record:
-        """Answer the Describe operation."""
         return {name: value for name, value in self.find(request[self._name]).items() if name not in self.hidden}
 
     def list_all(self, request: Mapping[str, Any]) -> Record:
-        """Answer the List operation."""
         return page(f"List{self.prefix}s", request, self.records.all(), self._name)
 
     def delete(self, request: Mapping[str, Any]) -> Record:
-        """Answer the Delete operation."""
         self.records.delete(self.find(request[self._name])[self._name])
         return {}

@@ -30,6 +30,7 @@ from pipeline_definition.local.settings import HEALTH_PATH, PROCESS, SET_CLOUD, 
 from pipeline_definition.local.state_lock import announced
 
 _POLL_S = 0.05
+_STARTUP_LIMIT_S = 60.0
 
 
 class LocalControlPlaneError(OperatorError):
@@ -58,7 +59,6 @@ class LocalControlPlane(contextlib.AbstractContextManager["LocalControlPlane"]):
         return None if leash is None or leash.closed else leash
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that point boto3, s3fs and the SageMaker SDK to it."""
         return aws_environment(self.url)
 
     def stay(self) -> None:
@@ -83,7 +83,6 @@ def ensure_up(
     state: Path,
     runs: Path,
     leash: bool = False,
-    timeout_s: float = 60.0,
     arguments: tuple[str, ...] = (),
     backend: str = PROCESS,
     cloud: Cloud | None = None,
@@ -94,7 +93,7 @@ def ensure_up(
     starts ends with this process. `arguments` are further ones of `python -m pipeline_definition.local`.
     """
     arguments = ("--backend", backend, *arguments)
-    plane = _running(state, runs, backend) or _started(state, runs, leash, timeout_s, arguments)
+    plane = _running(state, runs, backend) or _started(state, runs, leash, arguments)
     if cloud is not None:
         _ask(plane.url, "POST", "/", cloud.model_dump_json(), {"X-Amz-Target": SET_CLOUD})
     return plane
@@ -111,7 +110,7 @@ def _running(state: Path, runs: Path, backend: str) -> LocalControlPlane | None:
     return running
 
 
-def _started(state: Path, runs: Path, leash: bool, timeout_s: float, arguments: tuple[str, ...]) -> LocalControlPlane:
+def _started(state: Path, runs: Path, leash: bool, arguments: tuple[str, ...]) -> LocalControlPlane:
     # Now, by name: the control plane would only find out in the middle of a run.
     for folder in (state, runs):
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +128,7 @@ def _started(state: Path, runs: Path, leash: bool, timeout_s: float, arguments: 
             # Without a real account's credentials and profile, so that nothing can reach it.
             env={**{key: value for key, value in os.environ.items() if key[:4] != "AWS_"}, **import_path(SOURCE_DIR)},
         )
-    deadline_s = time.monotonic() + timeout_s
+    deadline_s = time.monotonic() + _STARTUP_LIMIT_S
     while time.monotonic() < deadline_s and process.poll() is None:
         running = is_up(state)
         if running is not None and running.pid == process.pid:

@@ -7,6 +7,7 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training
 https://docs.aws.amazon.com/sagemaker/latest/dg/build-your-own-processing-container.html
 """
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -23,19 +24,15 @@ def host_groups(resources: Mapping[str, Any], claimed_type: str = "") -> list[di
     """Return the groups of equal hosts, algo-1, algo-2, ..., as resourceconfig.json has them; `claimed_type` wins."""
     # Every type has capacity here: the first one is taken.
     resources = {**resources, **(resources.get("InstancePreferences") or [{}])[0]}
-    groups: list[dict[str, Any]] = []
-    first = 1
-    for group in resources.get("InstanceGroups") or [{"InstanceGroupName": "homogeneousCluster", **resources}]:
-        end = first + int(group.get("InstanceCount", 1))
-        groups.append(
-            {
-                "instance_group_name": group["InstanceGroupName"],
-                "instance_type": claimed_type or group.get("InstanceType", ""),
-                "hosts": [f"algo-{number}" for number in range(first, end)],
-            }
-        )
-        first = end
-    return groups
+    names = map("algo-{}".format, itertools.count(1))
+    return [
+        {
+            "instance_group_name": group["InstanceGroupName"],
+            "instance_type": claimed_type or group.get("InstanceType", ""),
+            "hosts": list(itertools.islice(names, int(group.get("InstanceCount", 1)))),
+        }
+        for group in resources.get("InstanceGroups") or [{"InstanceGroupName": "homogeneousCluster", **resources}]
+    ]
 
 
 def resource_config(groups: Sequence[Mapping[str, Any]], host: str, interface: str = LOOPBACK) -> dict[str, Any]:
@@ -52,7 +49,6 @@ def resource_config(groups: Sequence[Mapping[str, Any]], host: str, interface: s
 
 
 def write_training_contract(folder: Path, request: Mapping[str, Any], resources: Mapping[str, Any]) -> None:
-    """Make a training host's folders and configuration."""
     for name in ("input/data", "model", "output/data", "checkpoints"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     default_mode = request["AlgorithmSpecification"].get("TrainingInputMode", "File")
@@ -66,7 +62,6 @@ def write_training_contract(folder: Path, request: Mapping[str, Any], resources:
 
 
 def write_processing_contract(folder: Path, request: Mapping[str, Any], resources: Mapping[str, Any]) -> None:
-    """Make a processing host's folders and configuration."""
     (folder / "output").mkdir(parents=True, exist_ok=True)
     write_json(folder / "config" / "processingjobconfig.json", request)
     write_json(folder / "config" / "resourceconfig.json", resources)

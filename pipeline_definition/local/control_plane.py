@@ -74,7 +74,7 @@ class ControlPlane:
         self._executions.load()
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self._lock.announce(self.url, self._settings.runs, self._settings.backend)
-        for folder in self._settings.endpoints_dir.glob("*/*"):
+        for folder in self._settings.folder("endpoints").glob("*/*"):
             if folder.name != "logs":
                 shutil.rmtree(folder, ignore_errors=True)
         self._kinds.hosting.restore()
@@ -91,12 +91,12 @@ class ControlPlane:
         finally:
             self._server.shutdown()
             self._server.server_close()
-            self._lock.release()
+            self._lock.close()
 
     def _end_all_jobs(self) -> None:
         kill_marked(self._settings.mark)
         namespaces.remove(self._settings.namespace_tag)
-        release_disks(self._settings.jobs_dir)
+        release_disks(self._settings.folder("jobs"))
         if self._settings.engine is not None:
             self._settings.engine.remove(self._settings.mark)
 

@@ -72,14 +72,11 @@ class DefinedStep:
 
     @property
     def property_files(self) -> Mapping[str, Mapping[str, str]]:
-        """Property files by name."""
         return {item["PropertyFileName"]: item for item in self.source.get("PropertyFiles", ())}
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A whole pipeline."""
-
     parameters: tuple[Parameter, ...]
     steps: Mapping[str, DefinedStep]
     text: str

@@ -86,12 +86,10 @@ def cluster_environment() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return distinct ports that nothing listens on now."""
     with ExitStack() as held:
         listeners = [held.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
         return [listener.getsockname()[1] for listener in listeners]
 
 
 def arn(kind: str, name: str) -> str:
-    """Return the ARN of a SageMaker resource."""
     return f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{kind}/{name}"

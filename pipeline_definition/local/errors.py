@@ -24,7 +24,6 @@ def invalid(message: str) -> RefusedRequestError:
 
 
 def not_found(message: str) -> RefusedRequestError:
-    """Return the refusal of a request about something that does not exist, as SageMaker names it."""
     return RefusedRequestError("ResourceNotFound", message)
 
 

@@ -39,21 +39,19 @@ class StepState:
     properties: Record | None = None
 
     def as_api(self, display: Mapping[str, Any]) -> Record:
-        """Return a member of ListPipelineExecutionSteps."""
-        optional = {
-            "EndTime": self.end_time,
-            "FailureReason": self.failure_reason,
-            "StepDisplayName": display.get("DisplayName"),
-            "StepDescription": display.get("Description"),
-            "CacheHitResult": self.cache_source and {"SourcePipelineExecutionArn": self.cache_source},
-        }
+        """Return a member of ListPipelineExecutionSteps; what is None has no value."""
         return {
             "StepName": self.name,
             "StepStatus": self.status,
+            "StepDisplayName": display.get("DisplayName"),
+            "StepDescription": display.get("Description"),
             "StartTime": self.start_time,
+            "EndTime": self.end_time,
+            "FailureReason": self.failure_reason,
             "AttemptCount": self.attempts,
             "Metadata": self.metadata,
-        } | {key: value for key, value in optional.items() if value is not None}
+            "CacheHitResult": self.cache_source and {"SourcePipelineExecutionArn": self.cache_source},
+        }
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,6 @@ class ExecutionIdentity:
         return self.arn.rsplit("/", 1)[-1]
 
     def variables(self) -> dict[str, str]:
-        """Return the execution variables."""
         return {
             "PipelineExecutionId": self.id,
             "PipelineExecutionArn": self.arn,
@@ -106,7 +103,6 @@ class LocalExecution:
 
     @classmethod
     def begin(cls, folder: Path, identity: ExecutionIdentity, definition: Definition, parameters: Record) -> Self:
-        """Write a new execution's folder."""
         folder.mkdir(parents=True)
         write_text(folder / "definition.json", definition.text)
         write_json(folder / "parameters.json", parameters)
@@ -117,7 +113,6 @@ class LocalExecution:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read an execution back from its folder."""
         identity = ExecutionIdentity(**json.loads((folder / "execution.json").read_text(encoding="utf-8")))
         definition = parse_definition((folder / "definition.json").read_text(encoding="utf-8"))
         parameters = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))
@@ -132,7 +127,6 @@ class LocalExecution:
         return {name: step.properties for name, step in self.steps.items() if step.properties is not None}
 
     def set_status(self, status: str, reason: str | None = None) -> None:
-        """Change the execution's status."""
         self._change({"execution": {"time": time.time(), "status": status, "failure_reason": reason}})
 
     def set_step(self, name: str, **changes: Any) -> StepState:

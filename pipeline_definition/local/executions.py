@@ -53,7 +53,6 @@ class LocalExecutions:
         return self.pipelines.delete(request)
 
     def start_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
-        """Answer StartPipelineExecution."""
         token = request.get("ClientRequestToken")
         for earlier in self._executions.values():
             if token and earlier.identity.client_token == token:
@@ -85,7 +84,6 @@ class LocalExecutions:
         return {"PipelineExecutionArn": identity.arn}
 
     def stop_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
-        """Answer StopPipelineExecution."""
         execution = self._get(request)
         if execution.status not in ("Executing", "Stopping"):
             raise invalid(f"Pipeline execution {execution.identity.arn} has ended: {execution.status}")
@@ -103,21 +101,17 @@ class LocalExecutions:
         return {"PipelineExecutionArn": execution.identity.arn}
 
     def describe_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
-        """Answer DescribePipelineExecution."""
         return _description(self._get(request))
 
     def list_pipeline_executions(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListPipelineExecutions."""
         name = self.pipelines.find(request["PipelineName"])["PipelineName"]
         executions = [_description(e) for e in self._of(name)]
         return page("ListPipelineExecutions", request, executions, "PipelineExecutionArn")
 
     def descriptions(self) -> list[Record]:
-        """Return what Describe says of every execution."""
         return [_description(execution) for execution in self._executions.values()]
 
     def update_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
-        """Answer UpdatePipelineExecution."""
         execution = self._get(request)
         execution.rename(request.get("PipelineExecutionDisplayName"), request.get("PipelineExecutionDescription"))
         return {"PipelineExecutionArn": execution.identity.arn}
@@ -130,12 +124,10 @@ class LocalExecutions:
         return page("ListPipelineExecutionSteps", request, states, "StepName")
 
     def list_pipeline_parameters_for_execution(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListPipelineParametersForExecution."""
         given = self._get(request).identity.given_parameters
         return page("ListPipelineParametersForExecution", request, given, "Name")
 
     def describe_pipeline_definition_for_execution(self, request: Mapping[str, Any]) -> Record:
-        """Answer DescribePipelineDefinitionForExecution."""
         execution = self._get(request)
         return {"PipelineDefinition": execution.definition.text, "CreationTime": execution.identity.start_time}
 
@@ -170,19 +162,18 @@ class LocalExecutions:
 def _description(execution: LocalExecution) -> Record:
     """Return what Describe and List say of an execution: some of it by two names."""
     identity = execution.identity
-    optional = {
+    described = {
+        "PipelineArn": identity.pipeline_arn,
         "PipelineVersionId": identity.pipeline_version,
+        "PipelineExecutionArn": identity.arn,
+        "PipelineExecutionStatus": execution.status,
         "PipelineExecutionDisplayName": identity.display_name,
         "PipelineExecutionDescription": identity.description,
+        "CreationTime": identity.start_time,
+        "StartTime": identity.start_time,
+        "LastModifiedTime": execution.modified_time,
         "FailureReason": execution.failure_reason,
         "PipelineExecutionFailureReason": execution.failure_reason,
         "ParallelismConfiguration": identity.parallelism and {"MaxParallelExecutionSteps": identity.parallelism},
     }
-    return {
-        "PipelineArn": identity.pipeline_arn,
-        "PipelineExecutionArn": identity.arn,
-        "PipelineExecutionStatus": execution.status,
-        "CreationTime": identity.start_time,
-        "StartTime": identity.start_time,
-        "LastModifiedTime": execution.modified_time,
-    } | {key: value for key, value in optional.items() if value}
+    return {name: value for name, value in described.items() if value}

@@ -24,8 +24,6 @@ MOUNT_NAME = "fsx"
 
 
 class FileSystems:
-    """All file systems and their associations."""
-
     import_lag_s = 0.0
     """How long after its object in S3 a file appears."""
 
@@ -36,7 +34,6 @@ class FileSystems:
         self._importing = threading.Lock()
 
     def create_file_system(self, request: Mapping[str, Any]) -> Record:
-        """Answer fsx:CreateFileSystem."""
         if request.get("FileSystemType") != "LUSTRE":
             problem = f"FileSystemType {request.get('FileSystemType')!r}: only LUSTRE exists on this machine"
             raise RefusedRequestError("BadRequest", problem)
@@ -55,12 +52,10 @@ class FileSystems:
         return {"FileSystem": self._systems.put(name, record)}
 
     def describe_file_systems(self, request: Mapping[str, Any]) -> Record:
-        """Answer fsx:DescribeFileSystems."""
         names = request.get("FileSystemIds") or [record["FileSystemId"] for record in self._systems.all()]
         return {"FileSystems": [self._system(name) for name in names]}
 
     def create_data_repository_association(self, request: Mapping[str, Any]) -> Record:
-        """Answer fsx:CreateDataRepositoryAssociation."""
         system = self._system(request["FileSystemId"])["FileSystemId"]
         path = "/" + str(request.get("FileSystemPath", "/")).strip("/")
         if any(_overlap(path, other["FileSystemPath"]) for other in self._associations_of(system)):
@@ -79,7 +74,6 @@ class FileSystems:
         return {"Association": self._associations.put(name, record)}
 
     def describe_data_repository_associations(self, request: Mapping[str, Any]) -> Record:
-        """Answer fsx:DescribeDataRepositoryAssociations."""
         chosen = request.get("AssociationIds")
         systems = {item["Name"]: item["Values"] for item in request.get("Filters") or ()}.get("file-system-id")
         records = [record for record in self._associations.all() if not chosen or record["AssociationId"] in chosen]

@@ -30,11 +30,10 @@ class FolderSync:
         """How many files have reached S3, or came from there."""
         return len(self._sent)
 
-    def fetch(self) -> int:
-        """Copy the objects under the prefix into the folder; return the number of files."""
-        count = fetch_prefix(self._store, self._uri, self._folder, required=False)
+    def fetch(self) -> None:
+        """Copy the objects under the prefix into the folder."""
+        fetch_prefix(self._store, self._uri, self._folder, required=False)
         self._sent = dict(self._scan())
-        return count
 
     def push(self, final: bool = False) -> int:
         """Send what has changed, oldest first; return how many files. `final`: no process writes any more.

@@ -16,7 +16,6 @@ from werkzeug.wrappers import Response
 from pipeline_definition.local.answers import error_answer, json_answer
 from pipeline_definition.local.errors import NotOursError, RefusedRequestError, as_refusal, invalid
 from pipeline_definition.local.hosting import Hosting
-from pipeline_definition.local.operations import shape_of
 from pipeline_definition.local.records import Operation
 from pipeline_definition.local.request_checks import refuse_invalid
 from pipeline_definition.local.request_journal import (
@@ -39,8 +38,6 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Answers every request."""
-
     is_ending = False
     """Whether the control plane ends, and begins nothing new."""
 
@@ -94,10 +91,12 @@ class Gateway:
             raise RefusedRequestError("SerializationException", f"the request is not JSON: {error}") from None
         if not isinstance(request, dict):
             raise RefusedRequestError("SerializationException", f"a request is an object, not {request!r:.80}")
-        if target.startswith("SageMaker.") and target not in self._operations:
-            problem = f"{target.removeprefix('SageMaker.')} is not supported on this machine"
-            raise RefusedRequestError("UnknownOperationException", problem)
-        refuse_invalid(shape_of(target), request)
+        service, _, operation = target.partition(".")
+        if service == "SageMaker":  # others answer for themselves
+            if target not in self._operations:
+                problem = f"{operation} is not supported on this machine"
+                raise RefusedRequestError("UnknownOperationException", problem)
+            refuse_invalid(operation, request)
         try:
             return json_answer(self._operations[target](request))
         except KeyError as error:

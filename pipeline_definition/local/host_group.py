@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing import connection
@@ -52,60 +51,38 @@ def run_hosts(
     tick: Callable[[], None],
     max_runtime_s: float | None = None,
 ) -> Outcome:
-    """Run hosts until every process of theirs has ended, calling `tick` meanwhile; leave no container behind."""
-    group = HostGroup(mark, hosts, settings.grace_s, max_runtime_s)
+    """Run hosts until every process of theirs has ended, calling `tick` meanwhile; leave no process, no container.
+
+    A stop is SIGTERM, then SIGKILL after the grace time. If `tick` raises, the job ends.
+    """
+    supervisor = subprocess.Popen(
+        [sys.executable, "-P", "-m", _SUPERVISOR],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, **import_path(SOURCE_DIR)},
+    )
+    assert supervisor.stdin is not None and supervisor.stdout is not None
+    commands, report = supervisor.stdin, supervisor.stdout
+
+    def tell(line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or its pipe is closed
+            commands.write(line.encode() + b"\n")
+            commands.flush()
+
+    limits = {"mark": mark, "grace_s": settings.grace_s, "max_runtime_s": max_runtime_s}
     try:
-        with stop.calling(group.stop):
-            return group.wait(tick, LOG_EVERY_S)
+        tell(json.dumps({**limits, "hosts": [asdict(host) for host in hosts]}, default=str))
+        with stop.calling(lambda: tell("stop")):
+            while not connection.wait([report.fileno()], LOG_EVERY_S):
+                tick()
+            outcome = report.read()
     finally:
+        for stream in (commands, report):
+            with contextlib.suppress(OSError):
+                stream.close()
+        if supervisor.wait() != 0:
+            kill_marked(mark)
         if settings.engine is not None:
             settings.engine.remove(mark)
-
-
-class HostGroup:
-    """A running job. `stop` may be called from any thread."""
-
-    def __init__(self, mark: str, hosts: Sequence[Host], grace_s: float, max_runtime_s: float | None = None) -> None:
-        self._mark = mark
-        self._stopping = threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _SUPERVISOR],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, **import_path(SOURCE_DIR)},
-        )
-        limits = {"mark": mark, "grace_s": grace_s, "max_runtime_s": max_runtime_s}
-        self._write(json.dumps({**limits, "hosts": [asdict(host) for host in hosts]}, default=str).encode() + b"\n")
-
-    def stop(self) -> None:
-        """Ask for the end: SIGTERM, then SIGKILL after the grace time."""
-        with self._stopping:
-            self._write(b"stop\n")
-
-    def wait(self, tick: Callable[[], None], every_s: float) -> Outcome:
-        """Wait until every process of the job has ended, calling `tick` meanwhile; if `tick` raises, the job ends."""
-        assert self._process.stdout is not None
-        try:
-            while not connection.wait([self._process.stdout.fileno()], every_s):
-                tick()
-            report = self._process.stdout.read()
-        finally:
-            self._close()
-        return Outcome(**json.loads(report)) if report else Outcome()
-
-    def _write(self, data: bytes) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(data)
-            self._process.stdin.flush()
-
-    def _close(self) -> None:
-        with self._stopping:
-            for stream in (self._process.stdin, self._process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
-        self._process.wait()
-        if self._process.returncode != 0:
-            kill_marked(self._mark)
+    return Outcome(**json.loads(outcome)) if outcome else Outcome()

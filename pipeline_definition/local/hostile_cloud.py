@@ -33,8 +33,6 @@ _THROTTLED = {"sagemaker": "throttled_api", "logs": "throttled_logs"}
 
 
 class HostileCloud:
-    """A WSGI application."""
-
     def __init__(self, gateway: Callable[[Environ], Response], services: Services) -> None:
         self._gateway, self._services = gateway, services
         self._asked: Counter[str] = Counter()

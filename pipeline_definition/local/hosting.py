@@ -35,8 +35,6 @@ _POLL_S = 0.05
 
 
 class Hosting(Catalogue):
-    """All endpoints."""
-
     def __init__(self, services: Services, configs: Catalogue) -> None:
         super().__init__(services.records, "endpoint", "Endpoint")
         self._services, self._configs = services, configs
@@ -48,7 +46,6 @@ class Hosting(Catalogue):
         self._queue = AsyncQueue(services, self._invoke_ready)
 
     def create(self, request: Mapping[str, Any]) -> Record:
-        """Answer CreateEndpoint."""
         self._configs.find(request["EndpointConfigName"])
         with self._creating:
             record = self.add(request, EndpointStatus="Creating")
@@ -56,7 +53,6 @@ class Hosting(Catalogue):
         return {"EndpointArn": record["EndpointArn"]}
 
     def update_endpoint(self, request: Mapping[str, Any]) -> Record:
-        """Answer UpdateEndpoint."""
         record = self.find(request["EndpointName"])
         if (status := record["EndpointStatus"]) not in ("InService", "Failed"):
             raise RefusedRequestError("ValidationException", f"Cannot update endpoint in status {status}")
@@ -66,7 +62,6 @@ class Hosting(Catalogue):
         return {"EndpointArn": record["EndpointArn"]}
 
     def delete(self, request: Mapping[str, Any]) -> Record:
-        """Answer DeleteEndpoint."""
         name = self.find(request["EndpointName"])["EndpointName"]
         self.records.delete(name)
         self._variants.pop(name, None)

@@ -45,8 +45,6 @@ _ROOT_SWITCHES = ("foreign_hosts", "no_internet", "disk_mb")
 
 @dataclass(frozen=True)
 class RunningJob:
-    """One job while it runs."""
-
     kind: str
     """As in its ARN: training-job."""
     name: str
@@ -64,8 +62,6 @@ def require_capacity(cloud: Cloud, instance_type: str) -> None:
 
 
 class JobHosts:
-    """One job's hosts on this machine."""
-
     def __init__(
         self, services: Services, job: RunningJob, program: Program, resources: Record, metrics: Metrics | None = None
     ) -> None:
@@ -76,7 +72,7 @@ class JobHosts:
         for group in self._groups:
             require_capacity(self._cloud, group["instance_type"])
         self.names: Sequence[str] = [host for group in self._groups for host in group["hosts"]]
-        self.folder = services.settings.jobs_dir / job.name
+        self.folder = services.settings.folder("jobs") / job.name
         archive_logs(job.log_dir)
         paths = {host: job.log_dir / f"{host}.log" for host in self.names}
         self._logs = JobLogs(LOG_GROUPS[job.kind], job.name, paths, metrics)

@@ -60,7 +60,6 @@ class Metrics:
                 raise StepFailureError(f"ClientError: metric {definition['Name']!r}: {error}") from None
 
     def read(self, lines: Iterable[str], time_s: float) -> None:
-        """Find metrics in lines of a log."""
         for line in lines:
             for name, pattern in self._patterns.items():
                 for match in pattern.finditer(line):
@@ -68,14 +67,11 @@ class Metrics:
                         self._values[name] = (float(match.group(1)), time_s)
 
     def as_list(self) -> list[dict[str, Any]]:
-        """Return FinalMetricDataList."""
         found = self._values.items()
         return [{"MetricName": name, "Value": value, "Timestamp": time_s} for name, (value, time_s) in found]
 
 
 class JobLogs:
-    """The logs of all hosts of one job."""
-
     def __init__(self, group: str, job_name: str, paths: Mapping[str, Path], metrics: Metrics | None = None) -> None:
         started = int(time.time())
         self.files = {host: LogFile(path, f"{job_name}/{host}-{started}") for host, path in paths.items()}

@@ -36,8 +36,6 @@ INTERRUPTED = "The control plane ended while this job ran"
 
 
 class Jobs(Catalogue, ABC):
-    """All jobs of one kind."""
-
     hidden: tuple[str, ...] = (LOG_FOLDER,)
 
     def __init__(self, services: Services) -> None:
@@ -64,11 +62,9 @@ class Jobs(Catalogue, ABC):
         return {name: answer for name, answer in own.items() if name != f"Delete{self.prefix}"}
 
     def taken(self, name: str) -> RefusedRequestError:
-        """Return the refusal of a name that there is already."""
         return RefusedRequestError("ResourceInUse", f"{self.prefix} names must be unique: {name!r} exists already")
 
     def missing(self, name: str) -> RefusedRequestError:
-        """Return the refusal of a name that there is not."""
         return not_found(f"Requested resource not found: {self.kind} {name!r}")
 
     def run(self, request: Mapping[str, Any], log_dir: Path, parent: StopSignal, parallel_jobs: int = 1) -> Record:
@@ -89,7 +85,6 @@ class Jobs(Catalogue, ABC):
         return {self._arn: record[self._arn]}
 
     def stop(self, request: Mapping[str, Any]) -> Record:
-        """Answer the Stop operation."""
         name = self.find(request[self._name])[self._name]
         if name not in self._stops:
             raise invalid(f"The job {name!r} cannot be stopped: it has ended")
@@ -104,7 +99,7 @@ class Jobs(Catalogue, ABC):
 
     def clear(self, name: str) -> None:
         """Delete the folders of a job's hosts."""
-        folder = self.services.settings.jobs_dir / name
+        folder = self.services.settings.folder("jobs") / name
         release_disks(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -142,7 +137,7 @@ class Jobs(Catalogue, ABC):
 
     def _finish(self, name: str, cause: str, reason: str | None, changes: Record | None = None) -> Record:
         if cause == "Failed":  # what it left can be looked at
-            release_disks(self.services.settings.jobs_dir / name)
+            release_disks(self.services.settings.folder("jobs") / name)
         else:
             self.clear(name)
         status = {self._status: "Stopped" if cause == "MaxRuntimeExceeded" else cause, "LastModifiedTime": time.time()}

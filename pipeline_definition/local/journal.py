@@ -20,7 +20,6 @@ class Journal:
         self._lock = threading.Lock()
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Add one entry."""
         # The line's end comes first: it also ends what a kill has cut off.
         line = "\n" + json.dumps(entry, separators=(",", ":"))
         with self._lock:

@@ -22,8 +22,6 @@ _LAST = "LocalLastVersion"
 
 
 class PackageGroups(Catalogue):
-    """All groups of model packages."""
-
     hidden = (_LAST,)
 
     def __init__(self, records: Mapping[str, Records]) -> None:
@@ -31,7 +29,6 @@ class PackageGroups(Catalogue):
         self._packages = records["model-package"]
 
     def add(self, request: Mapping[str, Any], **more: Any) -> Record:
-        """Write a new group; it is there at once."""
         return super().add(request, ModelPackageGroupStatus="Completed", **more)
 
     def delete(self, request: Mapping[str, Any]) -> Record:
@@ -53,8 +50,6 @@ class PackageGroups(Catalogue):
 
 
 class ModelRegistry:
-    """All model packages and groups."""
-
     def __init__(self, services: Services, approved: Callable[[Record], None] = lambda package: None) -> None:
         """Take the function to call when a package is approved, or registered as approved."""
         self._approved = approved
@@ -67,7 +62,6 @@ class ModelRegistry:
             self.groups.create({"ModelPackageGroupName": _last(name)})
 
     def create_model_package(self, request: Mapping[str, Any]) -> Record:
-        """Answer CreateModelPackage."""
         status = request.get("ModelApprovalStatus", "PendingManualApproval")
         group = request.get("ModelPackageGroupName")
         if bool(group) == bool(request.get("ModelPackageName")):
@@ -88,11 +82,9 @@ class ModelRegistry:
         return {"ModelPackageArn": own_arn}
 
     def describe_model_package(self, request: Mapping[str, Any]) -> Record:
-        """Answer DescribeModelPackage."""
         return self._package(request["ModelPackageName"])
 
     def list_model_packages(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListModelPackages."""
         group, wanted = request.get("ModelPackageGroupName"), request.get("ModelApprovalStatus")
         kind = request.get("ModelPackageType", "Versioned" if group else "Unversioned")
         packages = [
@@ -122,7 +114,6 @@ class ModelRegistry:
         return {"ModelPackageArn": record["ModelPackageArn"]}
 
     def delete_model_package(self, request: Mapping[str, Any]) -> Record:
-        """Answer DeleteModelPackage."""
         self._packages.delete(self._package(request["ModelPackageName"])["ModelPackageArn"])
         return {}
 

@@ -11,7 +11,6 @@ from moto.moto_server.werkzeug_app import create_backend_app
 
 
 def apply() -> None:
-    """Repair moto in this process."""
     # It keeps every model that was ever made: of S3, every object that was ever overwritten.
     BaseModel.__new__ = lambda cls, *args, **kwargs: object.__new__(cls)  # type: ignore[method-assign]
     # It reads a folder of some 200 at each request.

@@ -14,6 +14,7 @@ import socketserver
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ NETWORK = "10.9.0"
 NAMESPACES = Path("/run/netns")
 _NEW_NETWORK = 0x40000000  # CLONE_NEWNET of linux/sched.h
 _BLOCK_BYTES = 65_536
+_BACKLOG = 128
 
 
 @functools.cache
@@ -53,7 +55,6 @@ class ForeignHost:
     hosts_file: Path
 
     def command(self, argv: Sequence[str]) -> tuple[str, ...]:
-        """Return the command that runs a program on the host."""
         shell = f'hostname ip-{self.address.replace(".", "-")}; mount --bind {self.hosts_file} /etc/hosts; exec "$@"'
         return ("ip", "netns", "exec", self.namespace, "unshare", "-u", "-m", "bash", "-c", shell, "bash", *argv)
 
@@ -123,26 +124,20 @@ class _Relay(socketserver.BaseRequestHandler):
 
 @contextmanager
 def _relayed(namespace: str, port: int) -> Iterator[None]:
-    with socketserver.ThreadingTCPServer((HOST, port), _Relay, bind_and_activate=False) as server:
-        server.daemon_threads = True
-        server.socket.close()
-        server.socket = _listener_in(namespace, port)
+    with ThreadPoolExecutor(1) as elsewhere:  # a thread goes there, and ends
+        server = elsewhere.submit(_server_in, namespace, port).result()
+    with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield
         server.shutdown()
 
 
-def _listener_in(namespace: str, port: int) -> socket.socket:
-    """Return a socket that listens on the loopback of a network namespace: a thread goes there, and ends."""
-    made: list[socket.socket] = []
-
-    def enter() -> None:
-        with (NAMESPACES / namespace).open() as file:
-            if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _NEW_NETWORK):
-                raise OSError(ctypes.get_errno(), f"network namespace {namespace} cannot be entered")
-        made.append(socket.create_server((HOST, port), backlog=128))
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    return made[0]
+def _server_in(namespace: str, port: int) -> socketserver.ThreadingTCPServer:
+    """Return a relay that listens on the loopback of a network namespace, which the calling thread enters for good."""
+    with (NAMESPACES / namespace).open() as file:
+        if ctypes.CDLL(None, use_errno=True).setns(file.fileno(), _NEW_NETWORK):
+            raise OSError(ctypes.get_errno(), f"network namespace {namespace} cannot be entered")
+    server = socketserver.ThreadingTCPServer((HOST, port), _Relay)
+    server.daemon_threads = True
+    server.socket.listen(_BACKLOG)
+    return server

@@ -41,7 +41,6 @@ class DurableS3Backend(S3Backend):
         return {path.replace('".+"', r'"[\s\S]+"'): view for path, view in super().flask_paths.items()}
 
     def put_object(self, bucket_name: str, key_name: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Write one object."""
         if len(key_name.encode()) > _MAX_KEY_BYTES:
             raise S3ClientError("KeyTooLongError", "Your key is too long")
         bucket = self.get_bucket(bucket_name)
@@ -51,7 +50,6 @@ class DurableS3Backend(S3Backend):
     def delete_object(
         self, bucket_name: str, key_name: str, version_id: str | None = None, bypass: bool = False
     ) -> tuple[bool, dict[str, Any]]:
-        """Delete one object, or one version of it."""
         with self._changing(self.get_bucket(bucket_name), key_name):
             return super().delete_object(bucket_name, key_name, version_id, bypass)
 

@@ -1,6 +1,7 @@
 """The API operations that the control plane answers itself: SageMaker's, and some of its neighbours'."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from botocore import xform_name
@@ -10,7 +11,7 @@ from pipeline_definition.local.errors import not_found
 from pipeline_definition.local.executions import LocalExecutions
 from pipeline_definition.local.promotion import Promotion
 from pipeline_definition.local.records import Operation, Record, Records, page
-from pipeline_definition.local.search import Search
+from pipeline_definition.local.search import search
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import SET_CLOUD
 from pipeline_definition.local.step_runner import Kinds
@@ -29,14 +30,13 @@ def operations(
     ]
     sources = {catalogue.prefix: catalogue.records.all for catalogue in catalogues}
     sources |= {"ModelPackage": services.records["model-package"].all, "PipelineExecution": executions.descriptions}
-    searching = Search(sources)
     tags = Tags(services.records)
     answering = {
-        "sagemaker": (executions, executions.pipelines, kinds.tuning, kinds.hosting, kinds.registry, tags, searching),
+        "sagemaker": (executions, executions.pipelines, kinds.tuning, kinds.hosting, kinds.registry, tags),
         "fsx": (services.file_systems,),
         "stepfunctions": (promotion,),
     }
-    answered: dict[str, Operation] = {SET_CLOUD: services.set_cloud}
+    answered: dict[str, Operation] = {SET_CLOUD: services.set_cloud, "SageMaker.Search": partial(search, sources)}
     for service, parts in answering.items():
         model = service_model(service)
         for name in model.operation_names:
@@ -48,12 +48,6 @@ def operations(
     return {**answered, "SageMaker.DeletePipeline": executions.delete_pipeline}
 
 
-def shape_of(target: str) -> Any:
-    """Return the input of an operation of SageMaker; None of another service's, which answers for itself."""
-    service, _, name = target.partition(".")
-    return service_model().operation_model(name).input_shape if service == "SageMaker" else None
-
-
 class Tags:
     """The tags of what has a record here; moto keeps those of everything else."""
 
@@ -61,18 +55,15 @@ class Tags:
         self._records = records
 
     def list_tags(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListTags."""
         return page("ListTags", request, self._find(request)[2], "Key")
 
     def add_tags(self, request: Mapping[str, Any]) -> Record:
-        """Answer AddTags."""
         records, name, before = self._find(request)
         tags = list({tag["Key"]: tag for tag in [*before, *request["Tags"]]}.values())
         records.update(name, Tags=tags)
         return {"Tags": tags}
 
     def delete_tags(self, request: Mapping[str, Any]) -> Record:
-        """Answer DeleteTags."""
         records, name, before = self._find(request)
         records.update(name, Tags=[tag for tag in before if tag["Key"] not in request["TagKeys"]])
         return {}

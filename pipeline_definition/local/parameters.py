@@ -15,8 +15,6 @@ TYPES = ("Integer", "Float", "Boolean", "String")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a definition."""
-
     name: str
     type: str
     default: Value | None

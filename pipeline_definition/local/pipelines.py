@@ -19,15 +19,12 @@ _VERSIONS = "LocalVersions"
 
 
 class Pipelines(Catalogue):
-    """All pipelines."""
-
     def __init__(self, services: Services) -> None:
         super().__init__(services.records, "pipeline", "Pipeline")
         self._services = services
         self._changing = threading.Lock()
 
     def missing(self, name: str) -> RefusedRequestError:
-        """Return the refusal of a pipeline that there is not."""
         return not_found(f"Pipeline {arn('pipeline', name)} does not exist.")
 
     def create(self, request: Mapping[str, Any]) -> Record:
@@ -60,13 +57,11 @@ class Pipelines(Catalogue):
         }
 
     def list_pipeline_versions(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListPipelineVersions."""
         record = self.find(request["PipelineName"])
         versions = [{**version, "PipelineArn": record["PipelineArn"]} for version in record[_VERSIONS]]
         return page("ListPipelineVersions", request, versions, "PipelineVersionId")
 
     def delete(self, request: Mapping[str, Any]) -> Record:
-        """Answer DeletePipeline."""
         return super().delete(request) | {"PipelineArn": arn("pipeline", request["PipelineName"].rsplit("/", 1)[-1])}
 
     def version(self, record: Record, number: int | None = None) -> Record:

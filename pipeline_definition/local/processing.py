@@ -19,8 +19,6 @@ _MESSAGE_CHARACTERS = 1024
 
 
 class ProcessingJobs(Jobs):
-    """All processing jobs."""
-
     kind, prefix = "processing-job", "ProcessingJob"
 
     def new_record(self, request: Mapping[str, Any]) -> Record:
@@ -32,7 +30,6 @@ class ProcessingJobs(Jobs):
         }
 
     def work(self, job: RunningJob) -> Record:
-        """Fetch the inputs, run the program, send the outputs."""
         application, store = job.request["AppSpecification"], self.services.store
         program = Program.of(application["ImageUri"], application)
         hosts = JobHosts(self.services, job, program, job.request["ProcessingResources"]["ClusterConfig"])

@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlparse
 
+import boto3
 from moto.core.config import default_user_config
 
 from pipeline_definition.infrastructure.template import StackTemplate
 from pipeline_definition.local.errors import NotOursError
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
-from pipeline_definition.local.settings import ACCOUNT, REGION
+from pipeline_definition.local.settings import ACCOUNT, CREDENTIALS, REGION, SERVICE_KEY
 
 MACHINE: Final = "sd-pipeline-promotion"
 ENDPOINT: Final = "sd-production"
@@ -51,7 +52,8 @@ class Promotion:
     """The state machine, made when it is first needed: moto's interpreter takes seconds to import."""
 
     def __init__(self, services: Services) -> None:
-        self._services, self._making, self._made = services, threading.Lock(), False
+        self._services, self._making = services, threading.Lock()
+        self._client: Any = None
 
     def approved(self, package: Mapping[str, Any]) -> None:
         """Do what the rule does when a package has been approved; the answer to the approval does not wait for it."""
@@ -68,7 +70,7 @@ class Promotion:
     def _start(self, package: str) -> None:
         detail = {"ModelPackageArn": package, "ModelApprovalStatus": "Approved"}
         try:
-            self._services.client("stepfunctions").start_execution(
+            self._make().start_execution(
                 stateMachineArn=OUTPUTS["PromotionArn"],
                 name=f"approved-v{package.rsplit('/', 1)[-1]}-{uuid.uuid4().hex[:8]}",
                 input=json.dumps({"detail": detail}),
@@ -76,18 +78,21 @@ class Promotion:
         except Exception:
             _log.exception("the promotion of %s did not start", package)
 
-    def _make(self) -> None:
+    def _make(self) -> Any:
+        """Return the client by which the machine, made by now, is started: a service's own, which no switch refuses."""
         with self._making:
-            if self._made:
-                return
+            if self._client is not None:
+                return self._client
             default_user_config["stepfunctions"] = {"execute_state_machine": True}
             # Where moto's interpreter sends the requests of a machine.
             os.environ["MOTO_PORT"] = str(urlparse(self._services.url).port)
             # Its log reports each missing path as an error, and a Choice asks for such paths.
             logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
-            client = self._services.client("stepfunctions")
+            session = boto3.Session(SERVICE_KEY, CREDENTIALS["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
+            client = session.client("stepfunctions", endpoint_url=self._services.url)
             client.create_state_machine(name=MACHINE, definition=definition(), roleArn=_ROLE)
-            self._made = True
+            self._client = client
+            return client
 
 
 def definition() -> str:

@@ -39,8 +39,6 @@ clock = Clock()
 
 
 class Records:
-    """All records of one kind."""
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.RLock()
@@ -66,12 +64,10 @@ class Records:
             return dict(self._records[name]) if name in self._records else None
 
     def all(self) -> list[Record]:
-        """Return copies of all records."""
         with self._lock:
             return [dict(record) for record in self._records.values()]
 
     def put(self, name: str, record: Mapping[str, Any]) -> Record:
-        """Write a record; return it."""
         with self._lock:
             write_json(self._path(name), {"name": name, "record": record})
             self._records[name] = dict(record)
@@ -84,7 +80,6 @@ class Records:
             return self.put(name, {key: value for key, value in record.items() if value is not None})
 
     def delete(self, name: str) -> None:
-        """Remove a record."""
         with self._lock:
             self._records.pop(name, None)
             self._path(name).unlink(missing_ok=True)

@@ -38,15 +38,13 @@ def check_arguments_of(step_type: str, arguments: dict[str, Any], parameters: Ma
 
 def check_request(operation: str, request: dict[str, Any]) -> None:
     """Check a resolved request; StepFailureError has all that is wrong with it."""
-    found = [*_problems(request_shape(operation), request, "", {})]
-    if found:
+    if found := [*_problems(request_shape(operation), request, "", {})]:
         raise StepFailureError(f"ClientError: {operation}: {'; '.join(found)}")
 
 
-def refuse_invalid(shape: Any, request: Any) -> None:
+def refuse_invalid(operation: str, request: Any) -> None:
     """Raise RefusedRequestError (ValidationException) where a request of the API is not of its operation's shape."""
-    found = [*_problems(shape, request, "", {})] if shape is not None else []
-    if found:
+    if found := [*_problems(request_shape(operation), request, "", {})]:
         raise invalid(f"{len(found)} validation error{'s' * (len(found) > 1)} detected: {'; '.join(found)}")
 
 

@@ -30,13 +30,10 @@ _SCOPE = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/")
 
 
 class RequestJournal:
-    """The requests that moto carried out."""
-
     def __init__(self, path: Path) -> None:
         self._journal = Journal(path)
 
     def write(self, environ: Environ, body: bytes, time_s: float) -> None:
-        """Record a request that moto has carried out."""
         headers = {name: environ[name] for name in _KEPT_HEADERS if environ.get(name)}
         # Of a signature, moto needs the region and the service, and nobody needs the rest.
         _, region, service = _signed_for(environ)

@@ -19,8 +19,6 @@ _NAME_MEMBERS = ("OutputName", "InputName", "MetricName", "ChannelName", "Varian
 
 @dataclass(frozen=True)
 class Resolver:
-    """Resolves the functions of one execution's steps."""
-
     definition: Definition
     parameters: Mapping[str, Any]
     variables: Mapping[str, str]
@@ -31,7 +29,6 @@ class Resolver:
     """Bytes of an S3 object by its URI; raises StepFailureError."""
 
     def with_variables(self, **variables: str) -> Self:
-        """Return a resolver that knows more execution variables."""
         return replace(self, variables={**self.variables, **variables})
 
     def resolve(self, value: Any) -> Any:
@@ -110,5 +107,4 @@ def to_text(value: Any) -> str:
 
 
 def iso_time(time_s: float) -> str:
-    """Return a time as ISO 8601 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time_s))

@@ -47,8 +47,6 @@ def final_status(execution: LocalExecution) -> tuple[str, str | None]:
 
 
 class Scheduler(threading.Thread):
-    """Runs one execution."""
-
     def __init__(self, execution: LocalExecution, run_step: RunStep) -> None:
         super().__init__(daemon=True)
         self._execution, self._run_step = execution, run_step

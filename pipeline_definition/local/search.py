@@ -13,24 +13,17 @@ Source = Callable[[], list[Record]]
 _OPERATORS = COMPARISONS | {"Contains": lambda value, text: str(text) in str(value)}
 
 
-class Search:
-    """Finds records by the values of their members."""
-
-    def __init__(self, sources: Mapping[str, Source]) -> None:
-        """Take the records of each resource."""
-        self._sources = sources
-
-    def search(self, request: Mapping[str, Any]) -> Record:
-        """Answer Search."""
-        kind, expression = request["Resource"], request.get("SearchExpression") or {}
-        shape: Any = service_model().shape_for(kind)
-        filters = expression.get("Filters", ())
-        found = [record for record in self._sources[kind]() if all(_matches(item, record) for item in filters)]
-        by = request.get("SortBy", "LastModifiedTime")
-        found.sort(key=lambda record: _order(_value(record, by)), reverse=request.get("SortOrder") != "Ascending")
-        results, token = cut(request, found)
-        total = {"TotalHits": {"Value": len(found), "Relation": "EqualTo"}}
-        return {"Results": [{kind: pick(record, shape.members)} for record in results], **total, **token}
+def search(sources: Mapping[str, Source], request: Mapping[str, Any]) -> Record:
+    """Answer Search over the records of each resource."""
+    kind, expression = request["Resource"], request.get("SearchExpression") or {}
+    shape: Any = service_model().shape_for(kind)
+    filters = expression.get("Filters", ())
+    found = [record for record in sources[kind]() if all(_matches(item, record) for item in filters)]
+    by = request.get("SortBy", "LastModifiedTime")
+    found.sort(key=lambda record: _order(_value(record, by)), reverse=request.get("SortOrder") != "Ascending")
+    results, token = cut(request, found)
+    total = {"TotalHits": {"Value": len(found), "Relation": "EqualTo"}}
+    return {"Results": [{kind: pick(record, shape.members)} for record in results], **total, **token}
 
 
 def _matches(item: Mapping[str, Any], record: Record) -> bool:

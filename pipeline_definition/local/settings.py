@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from params.layout import ENTRY_POINT
 from pipeline_definition.local.base_dir import in_base_dir
@@ -36,8 +37,6 @@ SET_CLOUD = "Local.SetCloud"
 
 @dataclass(frozen=True)
 class LocalSettings:
-    """The control plane's own settings."""
-
     state: Path
     """Everything that outlives the process: objects, records, journals, caches, job folders. Can be deleted."""
     runs: Path
@@ -68,7 +67,7 @@ class LocalSettings:
             argv = (sys.executable if first in PYTHON_NAMES else first, *rest, *program.arguments)
             return argv if (first, *rest)[:3] == ENTRY_POINT else in_base_dir(argv, folder)
         # Channels of a file system, and objects in fast file mode, are links that lead out of the job's folder.
-        shared = [folder for folder in (self.file_systems_dir, self.objects_dir) if folder.is_dir()]
+        shared = [folder for folder in (self.folder("fsx"), self.folder("s3")) if folder.is_dir()]
         return self.engine.run(program, environment, folder, mark, shared)
 
     def refuse_image(self, image: str) -> None:
@@ -90,22 +89,6 @@ class LocalSettings:
         """How the names of all network namespaces of this state folder begin."""
         return f"sd-{self.mark[:6]}-"
 
-    @property
-    def objects_dir(self) -> Path:
-        """S3: one folder for each bucket."""
-        return self.state / "s3"
-
-    @property
-    def jobs_dir(self) -> Path:
-        """Working folders of running and failed jobs."""
-        return self.state / "jobs"
-
-    @property
-    def endpoints_dir(self) -> Path:
-        """Working folders of endpoints."""
-        return self.state / "endpoints"
-
-    @property
-    def file_systems_dir(self) -> Path:
-        """FSx: one folder for each file system."""
-        return self.state / "fsx"
+    def folder(self, name: Literal["s3", "fsx", "jobs", "endpoints"]) -> Path:
+        """Return a folder of the state: of buckets, of file systems, or where jobs and endpoints work."""
+        return self.state / name

@@ -3,7 +3,6 @@
 Writes <state>/lock (held until the process ends, in whatever way), <state>/control_plane.json and <state>/id.
 """
 
-import contextlib
 import fcntl
 import json
 import os
@@ -19,12 +18,10 @@ _ENDING = " ending"
 
 
 class StateInUseError(OperatorError):
-    """Another process has this state folder."""
-
     exit_status = 2
 
 
-class StateLock(contextlib.AbstractContextManager["StateLock"]):
+class StateLock:
     """The right to a state folder."""
 
     def __init__(self, state: Path, owner: str = "control plane") -> None:
@@ -58,10 +55,7 @@ class StateLock(contextlib.AbstractContextManager["StateLock"]):
         (self._state / "control_plane.json").unlink(missing_ok=True)
         self._write(f"{os.getpid()}{_ENDING}")
 
-    def __exit__(self, *exception: object) -> None:
-        self.release()
-
-    def release(self) -> None:
+    def close(self) -> None:
         """Let go."""
         self._file.close()
 

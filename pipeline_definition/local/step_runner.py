@@ -46,8 +46,6 @@ class Kinds:
 
 @dataclass
 class Attempt:
-    """One attempt at a step."""
-
     step: DefinedStep
     arguments: dict[str, Any]
     name: str
@@ -56,8 +54,6 @@ class Attempt:
 
 
 class StepRunner:
-    """Does the steps of one execution."""
-
     def __init__(self, services: Services, kinds: Kinds, execution: LocalExecution) -> None:
         self._services, self._kinds, self._execution = services, kinds, execution
         self._cache = StepCache(services.settings.state / "cache", execution.identity.pipeline_name)

@@ -16,7 +16,6 @@ class StopSignal:
         self._callbacks: list[Callable[[], None]] = []
 
     def set(self) -> None:
-        """Ask everything to stop."""
         with self._lock:
             self._set.set()
             callbacks = list(self._callbacks)
@@ -25,7 +24,6 @@ class StopSignal:
 
     @property
     def is_set(self) -> bool:
-        """Whether a stop was asked for."""
         return self._set.is_set()
 
     def check(self) -> None:

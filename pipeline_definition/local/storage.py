@@ -9,10 +9,10 @@ from pipeline_definition.local.errors import StepFailureError
 from pipeline_definition.local.object_store import ObjectStore, bucket_and_key
 
 
-def fetch_source(store: ObjectStore, source: Mapping[str, Any], folder: Path, part: int, parts: int) -> int:
-    """Fill a folder from a data source for one of several hosts; return how many files. StepFailureError: none."""
+def fetch_source(store: ObjectStore, source: Mapping[str, Any], folder: Path, part: int, parts: int) -> None:
+    """Fill a folder from a data source for one of several hosts. StepFailureError: there is nothing."""
     part, parts = (part, parts) if source.get("S3DataDistributionType") == "ShardedByS3Key" else (0, 1)
-    return fetch_prefix(store, source["S3Uri"], folder, part, parts, is_folder=False)
+    fetch_prefix(store, source["S3Uri"], folder, part, parts, is_folder=False)
 
 
 def fetch_prefix(
@@ -23,8 +23,8 @@ def fetch_prefix(
     parts: int = 1,
     required: bool = True,
     is_folder: bool = True,
-) -> int:
-    """Copy the objects under a prefix into a folder; return how many. StepFailureError: it is empty, and `required`.
+) -> None:
+    """Copy the objects under a prefix into a folder. StepFailureError: it is empty, and `required`.
 
     With `parts`, only every parts-th key in order, from `part` on: so ShardedByS3Key deals them out.
     """
@@ -40,15 +40,13 @@ def fetch_prefix(
         target.parent.mkdir(parents=True, exist_ok=True)
         # A copy, never a link: a job may write to its inputs, as it may on SageMaker.
         shutil.copyfile(store.file(f"s3://{bucket}/{key}"), target)
-    return len(keys[part::parts])
 
 
-def send_folder(store: ObjectStore, folder: Path, uri: str) -> int:
-    """Make objects of a folder's files, oldest first; they must not change again. Return how many."""
+def send_folder(store: ObjectStore, folder: Path, uri: str) -> None:
+    """Make objects of a folder's files, oldest first; they must not change again."""
     files = sorted((path.stat().st_mtime_ns, path) for path in folder.rglob("*") if path.is_file())
     for _, path in files:
         store.put(f"{uri.rstrip('/')}/{path.relative_to(folder).as_posix()}", path)
-    return len(files)
 
 
 def inside(folder: Path, name: str) -> Path:

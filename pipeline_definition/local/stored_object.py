@@ -38,12 +38,10 @@ def object_path(root: Path, bucket: str, key: str) -> Path:
 
 
 def version_path(root: Path, bucket: str, key: str, version: str) -> Path:
-    """Return where a former version of an object lies."""
     return root / VERSIONS / uuid.uuid5(uuid.NAMESPACE_URL, f"s3://{bucket}/{key}?versionId={version}").hex
 
 
 def key_of(bucket_dir: Path, path: Path) -> str:
-    """Return the key whose object lies at a path."""
     joined = "/".join(path.relative_to(bucket_dir).parts).replace("/%+", "")
     return "/".join(_decode(segment) for segment in joined.split("/"))
 
@@ -139,7 +137,6 @@ class StoredKey(FakeKey):
 
     @property
     def path(self) -> Path:
-        """Where the bytes are."""
         return self._aside or object_path(self.root, str(self.bucket_name), self.name)
 
     def open(self) -> BufferedReader:
@@ -156,7 +153,6 @@ class StoredKey(FakeKey):
         return f'"{self._etag}"'
 
     def set_metadata(self, metadata: Any, replace: bool = False) -> None:
-        """Set user metadata and content type."""
         super().set_metadata(metadata, replace)
         _ = self.etag  # from now on it is known
         note(str(self.bucket_name), self)

@@ -106,7 +106,6 @@ class Supervisor:
 
 
 def main() -> None:
-    """Lead one job."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     waking, wake = socket.socketpair()

@@ -30,7 +30,6 @@ class TrainingJobs(Jobs):
     kind, prefix = "training-job", "TrainingJob"
 
     def new_record(self, request: Mapping[str, Any]) -> Record:
-        """A training job's record also has its phase."""
         compressed = request["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP"
         model = f"{_output_uri(request)}/{MODEL_ARCHIVE if compressed else 'model/'}"
         return {
@@ -41,7 +40,6 @@ class TrainingJobs(Jobs):
         }
 
     def ended(self, cause: str) -> Record:
-        """The phase says how the job ended, too."""
         return {"SecondaryStatus": cause, **super().ended(cause)}
 
     def work(self, job: RunningJob) -> Record:

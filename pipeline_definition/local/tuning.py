@@ -24,8 +24,6 @@ _WHERE_TO = ("OutputDataConfig", "CheckpointConfig")
 
 
 class TuningJobs(Jobs):
-    """All tuning jobs."""
-
     kind, prefix = "hyper-parameter-tuning-job", "HyperParameterTuningJob"
     hidden = (LOG_FOLDER, "TrainingJobSummaries")  # the trials have an operation of their own
 
@@ -35,7 +33,6 @@ class TuningJobs(Jobs):
         self._updating = threading.Lock()
 
     def list_training_jobs_for_hyper_parameter_tuning_job(self, request: Mapping[str, Any]) -> Record:
-        """Answer ListTrainingJobsForHyperParameterTuningJob."""
         trials = self.find(request["HyperParameterTuningJobName"])["TrainingJobSummaries"]
         if request.get("SortBy") == "FinalObjectiveMetricValue":
             trials = [trial for trial in trials if _OBJECTIVE in trial]
@@ -45,7 +42,6 @@ class TuningJobs(Jobs):
         return page("ListTrainingJobsForHyperParameterTuningJob", request, trials, "TrainingJobName")
 
     def new_record(self, request: Mapping[str, Any]) -> Record:
-        """No trial has begun."""
         return {"Strategy": request[_CONFIG]["Strategy"], "TrainingJobSummaries": [], **_counters([])}
 
     def work(self, job: RunningJob) -> Record:

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline_definition.local.archive import extract_archive
+from pipeline_definition.local.catalogue import Catalogue
 from pipeline_definition.local.container_engine import Program
 from pipeline_definition.local.environment import free_ports, job_environment
 from pipeline_definition.local.errors import StepFailureError, StepStoppedError
 from pipeline_definition.local.host_group import Host, run_hosts
 from pipeline_definition.local.job_hosts import require_capacity
 from pipeline_definition.local.job_logs import ENDPOINT_GROUP, JobLogs, last_lines
+from pipeline_definition.local.model_registry import ModelRegistry
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import HOST
@@ -32,16 +34,14 @@ _STEADY_AFTER_S = 60.0
 
 
 class RunningVariant:
-    """A running variant."""
-
     def __init__(self, services: Services, endpoint: str, config: Record, deployment: str, variants: int) -> None:
         self.name: str = config["VariantName"]
         self.weight = float(config.get("InitialVariantWeight", 1.0))
-        self.log = services.settings.endpoints_dir / endpoint / "logs" / f"{self.name}.log"
+        self.log = services.settings.folder("endpoints") / endpoint / "logs" / f"{self.name}.log"
         self.endpoint = endpoint
         self.in_flight: set[object] = set()
         self._services, self._config, self._count = services, config, variants
-        self._folder = services.settings.endpoints_dir / endpoint / deployment / self.name
+        self._folder = services.settings.folder("endpoints") / endpoint / deployment / self.name
         self._mark = f"{services.settings.mark}endpoint/{endpoint}/{deployment}/{self.name}/"
         self._port = 0
         self._stop = StopSignal()
@@ -67,14 +67,12 @@ class RunningVariant:
         self._wait_until_ready()
 
     def stop(self) -> None:
-        """End the server and delete its folder."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(self._services.settings.grace_s + 10.0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def ping(self) -> bool:
-        """Whether the server is ready."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self._ask("GET", "/ping", _PING_TIMEOUT_S)[0] == 200
         return False
@@ -98,13 +96,11 @@ class RunningVariant:
 
     def _container(self) -> Mapping[str, Any]:
         """Return the model's container; one that names a model package is the package's, with what the model adds."""
-        client = self._services.client("sagemaker")
-        model = client.describe_model(ModelName=self._config["ModelName"])
+        model = Catalogue(self._services.records, "model", "Model").find(self._config["ModelName"])
         container: dict[str, Any] = model.get("PrimaryContainer") or (model.get("Containers") or [{}])[0]
-        package = container.get("ModelPackageName")
-        if package:
-            specification = client.describe_model_package(ModelPackageName=package)["InferenceSpecification"]
-            own = specification["Containers"][0]
+        if name := container.get("ModelPackageName"):
+            package = ModelRegistry(self._services).describe_model_package({"ModelPackageName": name})
+            own = package["InferenceSpecification"]["Containers"][0]
             environment = {**own.get("Environment", {}), **container.get("Environment", {})}
             container = {**own, **container, "Environment": environment}
         return container

@@ -50,8 +50,6 @@ def base_name(pipeline: str) -> str:
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """One job of the probe."""
-
     name: str
     """Of the job or endpoint in SageMaker."""
     label: str
@@ -93,7 +91,6 @@ class ProbeForecast:
         return [(job.label, job.what, f"{self.minutes:.0f}", usd_text(usd[job.label])) for job in self.jobs]
 
     def __str__(self) -> str:
-        """Return the forecast in one line."""
         most = LIMIT_S / 60
         return (
             f"forecast: {self.minutes:.0f} minutes and {self._total(self.minutes)}; at most {self._total(most)}, for "
@@ -114,8 +111,6 @@ class ProbeForecast:
 
 @dataclass(frozen=True)
 class Probe:
-    """One probe of a definition."""
-
     settings: Settings
     definition: Mapping[str, Any]
     values: Values

@@ -68,7 +68,6 @@ class ProbeOutcome:
             self.add("results", FAILED, f"{named} of {expected} hosts left a result", "see the logs of the others")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the outcome, ready for JSON."""
         # By name, whichever host answered first; what SageMaker itself says comes last.
         hosts = sorted(self.hosts, key=lambda name: (not name, name))
         return {
@@ -131,8 +130,6 @@ def _text(line: ProbeLine) -> str:
 
 @dataclass
 class ProbeRun:
-    """One probe, while it runs."""
-
     target: Target
     probe: Probe
     patience: ProbePatience

@@ -39,8 +39,6 @@ def is_busy(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class ExecutionStep:
-    """One step of an execution, as it stands."""
-
     name: str
     status: str
     start: datetime | None = None
@@ -66,8 +64,6 @@ class ExecutionStep:
 
 @dataclass(frozen=True)
 class Execution:
-    """One execution of the pipeline, as it stands."""
-
     arn: str
     status: str
     failure_reason: str
@@ -82,11 +78,9 @@ class Execution:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more will happen."""
         return self.status in layout.ENDED_STATUSES
 
     def step(self, name: str) -> ExecutionStep | None:
-        """Return the step of this name, if it has begun."""
         return next((step for step in self.steps if step.name == name), None)
 
     def made(self, kind: str) -> str | None:
@@ -96,8 +90,6 @@ class Execution:
 
 
 class Executions:
-    """The executions of one target."""
-
     def __init__(self, target: Target) -> None:
         self._target = target
         self._sagemaker = target.client("sagemaker")
@@ -128,7 +120,6 @@ class Executions:
         return dict(json.loads(answer["PipelineDefinition"]))
 
     def start(self, name: str, parameters: Mapping[str, str]) -> str:
-        """Start an execution with some parameters changed; return its ARN."""
         values = [{"Name": key, "Value": value} for key, value in parameters.items()]
         response = self._sagemaker.start_pipeline_execution(PipelineName=name, PipelineParameters=values)
         return str(response["PipelineExecutionArn"])
@@ -138,7 +129,6 @@ class Executions:
         self._sagemaker.retry_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token())
 
     def stop(self, arn: str) -> None:
-        """Ask an execution to stop."""
         self._sagemaker.stop_pipeline_execution(PipelineExecutionArn=arn, ClientRequestToken=_token())
 
     def describe(self, arn: str, known: Execution | None = None) -> Execution:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from pipeline_definition.pages.formats import dollars
 from pipeline_definition.runs.executions import Execution, ExecutionStep
-from pipeline_definition.runs.watch import Snapshot
+from pipeline_definition.runs.watch import Progress, Snapshot
 
 STYLES = {"Succeeded": "green", "Failed": "bold red", "Executing": "yellow"}
 STYLES |= dict.fromkeys(("Stopped", "Stopping"), "magenta")
@@ -101,11 +101,8 @@ def _row(snapshot: Snapshot, step: ExecutionStep, priced: bool) -> list[Renderab
 
 
 def _detail(snapshot: Snapshot, step: ExecutionStep) -> str:
-    lines = snapshot.progress.get(step.name, {})
-    # Every host reports the job's whole progress; trials report their own, so the list is what tells most.
-    progress = "  ".join(dict.fromkeys(progress_text(line) for line in lines.values()))
     # The rest of a reason is in the log.
-    return step.failure_reason.strip().partition("\n")[0] or progress
+    return step.failure_reason.strip().partition("\n")[0] or progress_texts(snapshot.progress.get(step.name, {}))
 
 
 def _status(step: ExecutionStep) -> str:
@@ -114,6 +111,11 @@ def _status(step: ExecutionStep) -> str:
 
 def _styled(status: str, shown: str | None = None) -> Text:
     return Text(shown or status, STYLES.get(status, "dim"))
+
+
+def progress_texts(lines: Progress) -> str:
+    """Return a step's progress: every host reports the job's whole, trials report their own."""
+    return "  ".join(dict.fromkeys(map(progress_text, lines.values())))
 
 
 def progress_text(line: Mapping[str, Any]) -> str:

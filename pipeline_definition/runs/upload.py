@@ -102,7 +102,6 @@ class Upload:
         return bool(self._head(name).get("Metadata", {}).get(MADE_BY) == self.made_by)
 
     def digest(self, name: str) -> str:
-        """Return the SHA-256 of a file, in hexadecimal digits."""
         if name not in self.digests:
             self.digests[name] = file_digest(self.files[name])
         return self.digests[name]

@@ -60,8 +60,6 @@ class RunningCost:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An execution at one moment."""
-
     execution: Execution
     names: tuple[str, ...]
     """Names of the definition's steps, begun or not."""
@@ -77,7 +75,6 @@ class Snapshot:
         return [self.execution.step(name) or ExecutionStep(name, "waiting") for name in self.names]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the snapshot for programs."""
         content = summarise(self.execution, None)
         for step in self.execution.steps:
             about = content["steps"][step.name]
@@ -91,8 +88,6 @@ class Snapshot:
 
 
 class Watcher:
-    """Follows one execution."""
-
     def __init__(self, target: Target, arn: str, interval_s: float) -> None:
         """Read what does not change: the definition, the parameters, and with them the prices."""
         self._target, self._arn, self._interval_s = target, arn, interval_s
@@ -115,7 +110,6 @@ class Watcher:
             time.sleep(self._interval_s)
 
     def look(self) -> Snapshot:
-        """Return the execution as it stands."""
         execution = self._known = self._executions.describe(self._arn, self._known)
         running = [step for step in execution.steps if step.status == "Executing"]
         for step in (step for step in running if step.metadata):

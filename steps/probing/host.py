@@ -29,7 +29,6 @@ def has_torch() -> bool:
 
 
 def look_at_host(arguments: ProbeArguments, measurements: Measurements) -> None:
-    """Measure this host."""
     container = measurements.container
     sound = measurements.take("driver", lambda: _driver(container), "use another instance type or host image")
     if sound and has_torch():

@@ -22,8 +22,6 @@ EXPECTED: Final = (StepError, OSError, RuntimeError, BotoCoreError, ClientError)
 
 @dataclass
 class Measurements:
-    """The lines of this host."""
-
     container: Container
     lines: list[ProbeLine] = field(default_factory=list)
 
@@ -47,11 +45,9 @@ class Measurements:
         return line.status != FAILED
 
     def are_good(self, *checks: str) -> bool:
-        """Return whether none of these checks failed."""
         return not any(line.status == FAILED for line in self.lines if line.check in checks)
 
     def as_json(self) -> bytes:
-        """Return the host's result."""
         host, kind = self.container.cluster().current_host, self.container.instance_type
         lines = [asdict(line) for line in self.lines]
         return json.dumps({"host": host, "instance_type": kind, "lines": lines}).encode()

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_a_folder_of_runs_that_is_a_file_is_told_before_anything_starts(file: st
 
 def test_a_second_run_in_a_folder_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with StateLock(state / "run", "run-local"):
+    with closing(StateLock(state / "run", "run-local")):
         line = mistake("run-local", "--state", str(state), "--runs", str(tmp_path / "runs"))
     assert line == f"{state}/run is in use by the run-local with pid {os.getpid()}: stop that one, or choose another"
     assert not (state / "control_plane.log").exists()

@@ -21,7 +21,7 @@ from moto import mock_aws
 from params import layout
 from params.settings import Settings, SettingsError
 from pipeline_definition.errors import OperatorError
-from pipeline_definition.infrastructure.stack import Infrastructure, StackEvents, fill
+from pipeline_definition.infrastructure.stack import Infrastructure, fill, followed
 from pipeline_definition.infrastructure.template import TEMPLATE, StackTemplate
 from pipeline_definition.infrastructure.zone import zone_for
 from pipeline_definition.session import Target
@@ -189,10 +189,9 @@ def test_a_size_that_lustre_does_not_have_is_refused(target: Target) -> None:
 def test_a_failed_stack_names_the_resource_that_failed_first_and_why() -> None:
     said: list[str] = []
     client = RolledBack()
-    events = StackEvents(client, "arn:aws:cloudformation:us-east-1:1:stack/sd-pipeline/id", said.append, 0)
-    client.happened = 4
-    with pytest.raises(OperatorError) as caught:
-        events.follow()
+    stack_id = "arn:aws:cloudformation:us-east-1:1:stack/sd-pipeline/id"
+    with pytest.raises(OperatorError) as caught, followed(client, stack_id, said.append, 0):
+        client.happened = 4
     assert str(caught.value) == (
         "stack sd-pipeline ended as ROLLBACK_COMPLETE: "
         "FileSystem (AWS::FSx::FileSystem): not enough capacity in us-east-1a"

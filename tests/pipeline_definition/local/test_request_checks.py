@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline_definition.jobs.request_shapes import request_shape, service_model
+from pipeline_definition.jobs.request_shapes import service_model
 from pipeline_definition.local.errors import DefinitionError, RefusedRequestError, StepFailureError
 from pipeline_definition.local.request_checks import check_arguments_of, check_request, refuse_invalid
 from tests.pipeline_definition.definitions import PARAMETER_SETS, definition_of
@@ -19,7 +19,7 @@ HONOURED = yaml.safe_load(Path("pipeline_definition/local/honoured.yaml").read_t
 
 def refused(operation: str, **request: Any) -> str:
     with pytest.raises(RefusedRequestError) as refusal:
-        refuse_invalid(request_shape(operation), request)
+        refuse_invalid(operation, request)
     assert refusal.value.code == "ValidationException"
     return refusal.value.message
 
@@ -41,7 +41,7 @@ def test_a_jobs_name_that_is_no_name_is_refused(name: str) -> None:
 @given(st.text(st.characters(codec="utf-8"), min_size=1))
 def test_no_name_that_is_taken_leads_out_of_a_folder(name: str) -> None:
     try:
-        refuse_invalid(request_shape("CreateProcessingJob"), job(ProcessingJobName=name))
+        refuse_invalid("CreateProcessingJob", job(ProcessingJobName=name))
     except RefusedRequestError:
         return
     assert Path(name).name == name and name not in ("..", ".") and len(name) <= 63

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline_definition.local.errors import RefusedRequestError
-from pipeline_definition.local.search import Search
+from pipeline_definition.local.search import search
 
 TIMES = ("CreationTime", "LastModifiedTime")
 RECORDS: list[dict[str, Any]] = [
@@ -22,7 +22,7 @@ RECORDS: list[dict[str, Any]] = [
 def names(*filters: tuple[str, str, str], **more: Any) -> list[str]:
     given = [{"Name": name, "Operator": word, "Value": value} for name, word, value in filters]
     request = {"Resource": "TrainingJob", "SearchExpression": {"Filters": given, **more}, "SortOrder": "Ascending"}
-    found = Search({"TrainingJob": lambda: RECORDS}).search(request)
+    found = search({"TrainingJob": lambda: RECORDS}, request)
     return [item["TrainingJob"]["TrainingJobName"] for item in found["Results"]]
 
 
@@ -52,7 +52,7 @@ def test_what_cannot_be_compared_is_refused_by_name() -> None:
 
 
 def test_results_come_in_pages() -> None:
-    search = Search({"TrainingJob": lambda: RECORDS})
-    first = search.search({"Resource": "TrainingJob", "MaxResults": 2})
-    rest = search.search({"Resource": "TrainingJob", "MaxResults": 2, "NextToken": first["NextToken"]})
+    source = {"TrainingJob": lambda: RECORDS}
+    first = search(source, {"Resource": "TrainingJob", "MaxResults": 2})
+    rest = search(source, {"Resource": "TrainingJob", "MaxResults": 2, "NextToken": first["NextToken"]})
     assert [len(first["Results"]), len(rest["Results"])] == [2, 1] and "NextToken" not in rest

@@ -12,8 +12,8 @@ def test_a_second_one_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
     first = StateLock(tmp_path)
     with pytest.raises(StateInUseError, match=f"pid {os.getpid()}"):
         StateLock(tmp_path)
-    first.release()
-    StateLock(tmp_path).release()
+    first.close()
+    StateLock(tmp_path).close()
 
 
 def test_a_lock_that_a_dead_process_left_is_none(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_lock_that_a_dead_process_left_is_none(tmp_path: Path) -> None:
     }
     lock.withdraw()
     assert announced(tmp_path) is None
-    lock.release()
+    lock.close()
 
 
 def test_a_state_folder_keeps_its_identity(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_copy_of_a_state_folder_has_no_control_plane(tmp_path: Path) -> None:
     lock.announce("http://127.0.0.1:1", tmp_path / "runs")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     assert announced(tmp_path / "one") is not None and announced(tmp_path / "two") is None
-    lock.release()
+    lock.close()
 
 
 def test_the_next_control_plane_waits_for_one_that_is_ending(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_the_next_control_plane_waits_for_one_that_is_ending(tmp_path: Path) -> 
     waiting.start()
     waiting.join(0.2)
     assert not taken
-    ending.release()
+    ending.close()
     waiting.join(5)
     assert (tmp_path / "lock").read_text() == str(os.getpid())
-    taken[0].release()
+    taken[0].close()
 
 
 def test_an_empty_identity_is_made_anew(tmp_path: Path) -> None:
