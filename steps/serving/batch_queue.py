@@ -25,10 +25,7 @@ NEW_WEIGHT: Final = 0.1
 
 
 class Ticket:
-    """The pictures of one request, and the future that holds them all when the last is drawn.
-
-    Made on the event loop, taken apart by the queue (under its lock) and filled by the model's thread.
-    """
+    """A request's pictures and their future: made on the event loop, split under the lock, filled by the model."""
 
     def __init__(self, shape: Shape, jobs: Sequence[PictureJob], deadline_s: float) -> None:
         self.shape, self.jobs, self.deadline_s = shape, tuple(jobs), deadline_s

@@ -44,10 +44,7 @@ OPTIONS: Final = {"png": {}, "jpeg": {"quality": 95, "subsampling": 0}, "webp": 
 
 
 def _provenance(form: PictureFormat, model: str, settings: dict[str, str]) -> dict[str, Any]:
-    """Return what a picture says about itself, as Pillow's options of its format.
-
-    `settings` are seed, steps and so on, and the prompt only where it was asked for.
-    """
+    """Return what a picture says of itself, as Pillow's options; `settings` hold a prompt only where asked for."""
     description = json.dumps({name: _plain(text) for name, text in settings.items()})
     texts = {name: escape(_plain(text)) for name, text in {"model": model, "description": description}.items()}
     xmp = _XMP.format(generator=GENERATOR, source_type=SOURCE_TYPE, **texts)
