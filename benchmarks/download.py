@@ -2,14 +2,9 @@
 
     python -m benchmarks.download [--json] [--turns 6] [--processes 2] [--threads 32]
 
-Serves pictures (shapes/web.py) and an S3 API (moto) on loopback, each in a process of its own. The processes of
-both sides run all the time, and in a turn those of one side make two shards each: so other load on the machine affects
-both alike, and imports, which weigh nothing in a job of hours, are left out. Both resize, crop, hash and write alike;
-the step also guards addresses, bounds bodies and pixels, reads its shard back and records it. Prints images/s and
-CPU-ms for each image, and medians of the ratios within a turn:
-
-    same_concurrency      images/s of step / same: at least 0.95 is what safety may cost
-    cpu_same_concurrency  CPU-seconds of same / step
+Serves pictures (shapes/web.py) and an S3 API (moto) on loopback, each in a process of its own; the processes of both
+sides run all the time, and in a turn those of one side make two shards each. Prints images/s and CPU-ms for each image,
+and the ratios of docs/benchmarks.md, medians within a turn.
 """
 
 import argparse

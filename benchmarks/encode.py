@@ -2,18 +2,11 @@
 
     python -m benchmarks.encode [--json] [--rounds 3] [--samples 768] [--resolution-px 128] [--pretrained DIR]
 
-Draws pictures, makes shards of them with the Download step, and encodes them in turns with
-
-    bare  one process that decodes a batch of JPEGs with Pillow, runs the VAE and the tokenizer on it, and keeps nothing
-    step  steps.encode on a Ray cluster of this machine with one encoder: reads shards, decodes ahead on another core,
-          encodes, checks, and writes latents shards
-
-Both have one torch thread (and the GPU, where there is one). The step is measured while it flows: from its first block
-to its last, since its start (Ray, processes, imports) costs the same for a hundred pictures and for a hundred million;
-it is printed by itself. Prints pictures/s and CPU-ms for each picture, and medians over the rounds of
-
-    overhead      (seconds for each picture of step) / (of bare) - 1: at most 0.1
-    overhead_cpu  the same of CPU-seconds, of all the step's processes together
+Draws pictures, makes shards of them with the Download step, and encodes them in turns: `bare`, one process that decodes
+with Pillow, runs VAE and tokenizer, and keeps nothing; and `step`, steps.encode on a Ray cluster of this machine with
+one encoder. Both have one torch thread (and the GPU, where there is one). The step is measured from its first block to
+its last; its start is printed by itself. Prints pictures/s and CPU-ms for each picture, and the ratios of
+docs/benchmarks.md, medians over the rounds.
 """
 
 import argparse

@@ -4,14 +4,8 @@
 
 Reads a StableDiffusionPipeline folder; by default the small model of shapes/models with an untrained UNet of its
 configuration (what is drawn does not change the time). Starts `python -m steps serve` on loopback, and measures in
-turns, so that both sides see the same machine: the bare loop and one client, three pictures each; then the bare loop
-and closed loads of 4 and 16 clients. Every picture has a prompt and a seed of its own. Prints images/s and latency
-percentiles for each, and three ratios:
-
-    overhead_one_client    (median time of a picture with one client) / (bare loop's) - 1; 0.03 is 3 %
-    cpu_one_client         (CPU seconds of the server's process for those) / (the bare loop's) - 1: other work on the
-                           machine makes both wait, but not compute more
-    throughput_16_clients  (images/s with 16 clients) / (bare loop's in the same round), median over the rounds
+turns: the bare loop and one client, three pictures each; then the bare loop and closed loads of 4 and 16 clients. Every
+picture has a prompt and a seed of its own. Prints images/s, latency percentiles, and the ratios of docs/benchmarks.md.
 """
 
 import functools

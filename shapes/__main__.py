@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-aspect-ratio", type=float, default=1.0, help="above 1: square, wide and tall in turns")
     add = command("new-shape", "render.render_new_shape", "draw a shape that the others do not have, with captions")
     add("--folder", **path, help="folder for the pictures")
-    add = command("train-models", "train_models.command", "train the tokenizer, the small CLIP and the small VAE")
+    add = command("train-models", "train_models.train", "train the tokenizer, the small CLIP and the small VAE")
     add("--out", **path, help="folder for the models, as shapes/models")
     add("--clip-steps", type=int, help="steps of the CLIP, in place of the recipe's")
     add("--vae-steps", type=int, nargs="+", dest="vae_cycles", help="steps of the VAE's cycles, likewise")

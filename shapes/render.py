@@ -89,7 +89,8 @@ def render(request: Request) -> bool:
     rows = plan(request.rows, request.seed)
     missing = [row for row in files_of(rows) if not request.path_of(row).exists()]
     record = _record(request, rows)
-    if not missing and request.table.exists() and _read(faults_file) == record:
+    former = json.loads(faults_file.read_text()) if faults_file.exists() else None
+    if not missing and request.table.exists() and former == record:
         return False
     grid = captions.every()
     for row in tqdm(missing, desc="pictures", unit="picture", disable=None):
@@ -193,10 +194,3 @@ def _record(request: Request, rows: list[UrlRow]) -> dict[str, Any]:
         "distinct_kept_rows": len(rows) - lost - counted["copy"]["rows"],
         "faults": counted,
     }
-
-
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None

@@ -87,14 +87,9 @@ def recipe(
     return Recipe(clip, vae, seed, photographs)
 
 
-def command(out: Path, **flags: Any) -> None:
-    """Train as the flags say."""
-    train(out, recipe(**flags))
-
-
-def train(out: Path, chosen: Recipe) -> TrainingFigures:
-    """Train both models, write OUT whole or not at all, and return the measured figures."""
-    grid = captions.every()
+def train(out: Path, **flags: Any) -> TrainingFigures:
+    """Train both models by `recipe`, write OUT whole or not at all, and return the measured figures."""
+    chosen, grid = recipe(**flags), captions.every()
     seen, heldout = captions.divided(grid)
     seen_pixels, heldout_pixels = picture_set.load(seen), picture_set.load(heldout)
     words = [caption.text() for caption in grid]

@@ -14,13 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from params.layout import (
-    BASE_DIR,
-    BASE_DIR_VARIABLE,
-    INSTANCE_TYPE_VARIABLE,
-    PROCESSING_INPUT_DIR,
-    PROCESSING_OUTPUT_DIR,
-)
+from params import layout
+from params.layout import BASE_DIR
 from steps.errors import StepError
 
 # SageMaker's own convention for torchrun over the hosts of a job; any free port does.
@@ -71,7 +66,7 @@ class Container:
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
-        self.base_dir = Path(self._environment.get(BASE_DIR_VARIABLE, BASE_DIR))
+        self.base_dir = Path(self._environment.get(layout.BASE_DIR_VARIABLE, BASE_DIR))
 
     def path(self, container_path: str) -> Path:
         """Return where a path under /opt/ml really is."""
@@ -79,11 +74,11 @@ class Container:
 
     def input_dir(self, name: str) -> Path:
         """Return the folder of a processing input."""
-        return self.path(PROCESSING_INPUT_DIR) / name
+        return self.path(layout.PROCESSING_INPUT_DIR) / name
 
     def output_dir(self, name: str) -> Path:
         """Return the folder of a processing output."""
-        return self.path(PROCESSING_OUTPUT_DIR) / name
+        return self.path(layout.PROCESSING_OUTPUT_DIR) / name
 
     def channel_dir(self, name: str) -> Path:
         """Return the folder of a training channel."""
@@ -117,17 +112,13 @@ class Container:
     @property
     def job_name(self) -> str:
         """Name of the training or processing job; `local` outside one."""
-        name = self._environment.get("TRAINING_JOB_NAME")
-        if name:
-            return name
         arn = self._environment.get("PROCESSING_JOB_ARN", "")
-        return arn.rsplit("/", 1)[-1] or "local"
+        return self._environment.get("TRAINING_JOB_NAME") or arn.rsplit("/", 1)[-1] or "local"
 
     @property
     def instance_type(self) -> str:
         """SageMaker instance type of this host; nothing where nobody says."""
-        resources = self._config("resourceconfig.json") or {}
-        processing = self._config("processingjobconfig.json") or {}
+        resources, processing = map(self._config, ("resourceconfig.json", "processingjobconfig.json"))
         groups = resources.get("instance_groups") or ()
         own = [group for group in groups if resources.get("current_host") in (group.get("hosts") or ())]
         hosts = (processing.get("ProcessingResources") or {}).get("ClusterConfig") or {}
@@ -135,14 +126,13 @@ class Container:
             resources.get("current_instance_type"),
             *(group.get("instance_type") for group in own),
             hosts.get("InstanceType"),
-            self._environment.get(INSTANCE_TYPE_VARIABLE),
+            self._environment.get(layout.INSTANCE_TYPE_VARIABLE),
         )
         return next((str(name) for name in said if name), "")
 
     def hyperparameters(self) -> dict[str, str]:
         """Return the training job's hyperparameters: texts, as SageMaker passes them."""
-        values = self._config("hyperparameters.json") or {}
-        return {str(name): str(value) for name, value in values.items()}
+        return {str(name): str(value) for name, value in self._config("hyperparameters.json").items()}
 
     @property
     def is_trial(self) -> bool:
@@ -169,13 +159,10 @@ class Container:
             interface=config.get("network_interface_name") or "",
         )
 
-    def _config(self, file_name: str) -> dict[str, Any] | None:
-        for folder in (self.base_dir / "input" / "config", self.base_dir / "config"):
-            path = folder / file_name
-            if path.is_file():
-                value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                return value
-        return None
+    def _config(self, file_name: str) -> dict[str, Any]:
+        paths = (self.base_dir / folder / file_name for folder in ("input/config", "config"))
+        found: list[dict[str, Any]] = [json.loads(path.read_text("utf-8")) for path in paths if path.is_file()]
+        return found[0] if found else {}
 
 
 def _host_order(host: str) -> tuple[int, str]:

@@ -4,8 +4,6 @@ Reads the job's instance type, the device files and the driver's version; writes
 torch cannot use ends its job in seconds: on its CPU the job would go on for days, at the GPUs' price.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping
@@ -28,7 +26,7 @@ OLDEST_DRIVERS: Final = {11: 450, 12: 525, 13: 580}
 NO_DEVICES: Final = ("", "-1")
 
 
-def choose_device(container: Container | None = None, local_rank: int = 0) -> torch.device:
+def choose_device(container: Container | None = None, local_rank: int = 0) -> "torch.device":
     """Return a GPU of this host that computes, or the CPU of a host without. Raises StepError where its GPUs do not."""
     import torch
 

@@ -84,7 +84,6 @@ def _pool(
     job_name: str,
     on_progress: Callable[[int], None],
 ) -> Iterator[ShardPool]:
-    """Yield workers on this host or, where the job has several, on all of them."""
     if len(cluster.hosts) == 1:
         with HostPool(maker, arguments.processes or os.cpu_count() or 1, on_progress) as pool:
             yield pool

@@ -12,19 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from params import layout
 from params.arguments import parse
-from params.layout import (
-    CAPTIONS,
-    DESCRIPTORS,
-    EVALUATOR,
-    LATENTS,
-    LATENTS_INDEX_FILE,
-    LATENTS_PLAN_FILE,
-    MANIFEST_FILE,
-    REFERENCE,
-    SHARDS,
-    TRAIN_SPLIT,
-)
+from params.layout import DESCRIPTORS, LATENTS, LATENTS_INDEX_FILE, LATENTS_PLAN_FILE, MANIFEST_FILE, REFERENCE
 from params.model import Decides, Model
 from params.programs import EncodeArguments
 from steps.artifact import Artifact, Identity, publish
@@ -35,13 +25,7 @@ from steps.data.encoding.descriptors import DescriptorsManifest, DescriptorsReco
 from steps.data.encoding.encoder_settings import EncoderSettings, model_facts
 from steps.data.encoding.latents_artifact import LatentsRecord, check_shard, latents_artifact
 from steps.data.encoding.plan import EncodePlan, PlanFile, PlannedShard, Selection, make_plan
-from steps.data.encoding.ray_encoding import (
-    EncodeJob,
-    encode_shards,
-    results,
-    summarize_sources,
-    write_reference,
-)
+from steps.data.encoding.ray_encoding import EncodeJob, encode_shards, results, summarize_sources, write_reference
 from steps.data.encoding.reference import ReferenceManifest
 from steps.data.encoding.written_captions import captions_digest
 from steps.data.shards.shards_artifact import read_shards_manifest
@@ -60,8 +44,8 @@ def main(argv: list[str]) -> int:
     if not cluster.is_head:
         join(cluster, container.job_name, arguments.host_wait_s, gpus=gpus)
         return 0
-    shards, pretrained = container.input_dir(SHARDS) / MANIFEST_FILE, container.input_dir("pretrained")
-    encode = Encode(arguments, shards, pretrained, container.input_dir(EVALUATOR), container.input_dir(CAPTIONS))
+    inputs = (layout.PRETRAINED_CHANNEL, layout.EVALUATOR, layout.CAPTIONS)
+    encode = Encode(arguments, container.input_dir(layout.SHARDS) / MANIFEST_FILE, *map(container.input_dir, inputs))
     artifacts = encode.published()
     # The other hosts wait for a head, also where there is nothing left to do.
     if artifacts is None or len(cluster.hosts) > 1:
@@ -141,7 +125,9 @@ class Encode:
         rows_per_shard, rows_per_block = self._arguments.rows_per_shard, self._arguments.rows_per_block
         limit = self._arguments.max_train_rows
         shards = list(plan.shards(rows_per_shard, rows_per_block))
-        planned = [shard for shard in shards if shard.split != TRAIN_SPLIT or not limit or shard.first_row < limit]
+        training = [shard for shard in shards if shard.split == layout.TRAIN_SPLIT]
+        beyond = {shard.name for shard in training if limit and shard.first_row >= limit}
+        planned = [shard for shard in shards if shard.name not in beyond]
         records = self._encode(job, planned)
         sources = (self._source_digest, self._captions_digest)
         manifest, index = latents_artifact(plan, records, self._arguments, self._models, *sources)
@@ -161,7 +147,7 @@ class Encode:
         latents = {LATENTS_INDEX_FILE: _json(index), LATENTS_PLAN_FILE: plan_file, MANIFEST_FILE: _json(manifest)}
         artifacts = {LATENTS: latents, REFERENCE: {MANIFEST_FILE: _json(reference)}}
         if self.descriptors:
-            described = self._describe(self.descriptors, job, [one for one in shards if one.split == TRAIN_SPLIT])
+            described = self._describe(self.descriptors, job, training)
             artifacts[DESCRIPTORS] = {LATENTS_PLAN_FILE: plan_file, MANIFEST_FILE: _json(described)}
         return artifacts
 
@@ -173,7 +159,7 @@ class Encode:
         plan = make_plan(names, summaries, selection, arguments.max_heldout_samples, arguments.min_bucket_samples)
         if plan.too_small_samples:
             print(f"left out {plan.too_small_samples} pictures that came with fewer than {smallest_px} px", flush=True)
-        if not plan.counts[TRAIN_SPLIT]:
+        if not plan.counts[layout.TRAIN_SPLIT]:
             raise StepError(f"encode: none of {self._shards.ledger.kept} samples is left for training")
         return plan
 

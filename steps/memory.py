@@ -28,7 +28,7 @@ from steps.container import Container
 from steps.data.encoding.encoder import DTYPES
 from steps.model.denoiser import Denoiser, counted_flops
 from steps.model.families import denoiser_of
-from steps.model.pretrained import empty_text_encoders, empty_vae, part_config
+from steps.model.pretrained import empty_model, empty_text_encoders, part_config
 from steps.model.token_lengths import token_lengths
 from steps.training.peak_memory import RGB, FakeNetwork, encoding_bytes, matrix_parameter_count, parameter_count
 
@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
     denoiser = denoiser_of(folder)
     config, vae = part_config(folder, denoiser.part), part_config(folder, VAE)
     lengths, texts = token_lengths(folder, denoiser.family), empty_text_encoders(folder, denoiser.family)
-    empty, pictures, side_px = denoiser.empty(config), empty_vae(vae), max(arguments.resolutions_px)
+    empty, pictures = denoiser.empty(config), empty_model("AutoencoderKL", vae)
+    side_px = max(arguments.resolutions_px)
     entry = {
         "name": arguments.name,
         "denoiser": denoiser_shape(config),

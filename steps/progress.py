@@ -17,7 +17,6 @@ class Progress:
         self._done = self._started_at = done
         self._start_s = time.monotonic()
         self._printed_s = float("-inf")
-        self._figures: dict[str, float] = {}
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more as done."""
@@ -25,23 +24,19 @@ class Progress:
 
     def set(self, done: int, **figures: float) -> None:
         """Set how many are done, and further figures of the line, such as iterations_per_s."""
-        self._done = done
-        self._figures = {name: round(value, 3) for name, value in figures.items()}
-        now_s = time.monotonic()
-        if now_s - self._printed_s >= self._every_s or done >= self._total:
-            self._printed_s = now_s
-            print(PROGRESS_PREFIX + json.dumps(self._content(now_s - self._start_s)), flush=True)
-
-    def _content(self, elapsed_s: float) -> dict[str, str | int | float | None]:
-        """Return the content of the line; the rate leaves out what was done before this process began."""
-        per_s = (self._done - self._started_at) / elapsed_s if elapsed_s > 0 else 0.0
-        remaining_s = round((self._total - self._done) / per_s, 1) if per_s > 0 else None
-        return {
+        self._done, now_s = done, time.monotonic()
+        if now_s - self._printed_s < self._every_s and done < self._total:
+            return
+        self._printed_s, elapsed_s = now_s, now_s - self._start_s
+        # What was done before this process began is none of its speed.
+        per_s = (done - self._started_at) / elapsed_s if elapsed_s > 0 else 0.0
+        line: dict[str, object] = {
             "step": self._step,
-            "done": self._done,
+            "done": done,
             "total": self._total,
             "unit": self._unit,
             "per_s": round(per_s, 3),
-            "remaining_s": remaining_s,
-            **self._figures,
+            "remaining_s": round((self._total - done) / per_s, 1) if per_s > 0 else None,
         }
+        line |= {name: round(value, 3) for name, value in figures.items()}
+        print(PROGRESS_PREFIX + json.dumps(line), flush=True)

@@ -93,7 +93,7 @@ def leading(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True, gpus: int | None = None) -> None:
+def join(cluster: Cluster, job_name: str, host_wait_s: float, gpus: int | None = None) -> None:
     """Lend this host to the head until the head ends; arguments as `leading` has them.
 
     Raises StepError where the head does not answer for `host_wait_s` seconds, or this host's node ends again and again.
@@ -102,8 +102,7 @@ def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True
     for _ in range(NODE_TRIES):
         # On the head, ray.init turns tokens on by itself, and only then tells its own native part of it.
         environment = os.environ | _environment(cluster, job_name) | {"RAY_AUTH_MODE": "token"}
-        lent = {"--num-cpus": None if lends else 0, "--num-gpus": gpus if lends else 0}
-        flags = [word for flag, count in lent.items() if count is not None for word in (flag, str(count))]
+        flags = [] if gpus is None else ["--num-gpus", str(gpus)]
         status = _stay([*_start_command(cluster, head), *flags], head, environment)
         if status is None:
             return
@@ -112,11 +111,7 @@ def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True
 
 @contextmanager
 def visiting(cluster: Cluster) -> Iterator[None]:
-    """Connect a process of a host that leads or has joined, to ask the others for what they make.
-
-    Where this process leads itself there is nothing to do. Ray would take SIGTERM for itself: the process keeps its own
-    way with it.
-    """
+    """Connect a process of a host that leads or has joined; it keeps its own way with SIGTERM, which Ray would take."""
     import ray
 
     if ray.is_initialized():

@@ -7,8 +7,6 @@ Reads the model folder (/opt/ml/model: a pipeline as diffusers saves it), settin
 Writes nothing but its log. With PROBE_<FIELD> (`params.programs.ProbeArguments`) it is the probe's endpoint.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,7 +67,7 @@ def port() -> int:
     return int(text)
 
 
-def _load(model_dir: Path, arguments: ServeArguments) -> PipelineRenderer:
+def _load(model_dir: Path, arguments: ServeArguments) -> "PipelineRenderer":
     # PyTorch and diffusers take seconds to import: meanwhile the health check already answers.
     from steps.serving.logs import quiet_libraries
     from steps.serving.renderer import load_renderer

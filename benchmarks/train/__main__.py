@@ -2,19 +2,13 @@
 
     python -m benchmarks.train --device cpu|cuda [--json]
 
-Three train the same network, a UNet or with --family sd3 a flow transformer, at the same batch, with bf16, an average
-of the weights and no gradient checkpointing:
-
-    diffusers_online   the script as it is: JPEG files, VAE and text encoder in every step
-    diffusers_cached   the script on cached latents
-    ours               this project's loader, inputs and optimizer step on the same latents; text encoder online, too
-
-On a GPU it is Stable Diffusion 2 (865,910,724 parameters) or 3 Medium (2,028,328,000; text from its two CLIPs) at 256
-and 512 px over batch sizes; on a CPU the same eight times narrower, at 128 px, on one core, and a second is one of this
-process's CPU time. Prints images/s, MFU against the matrix products measured here, peak memory, the ratios
-`vs_diffusers_online` and `vs_diffusers_cached` (medians over the rounds of the ratio within a round). With --parts it
-measures ours alone, each time with one thing changed (a UNet's alone), at the last batch size and resolution. Writes to
-a temporary folder.
+The script as it is (`diffusers_online`), the script on cached latents (`diffusers_cached`) and this project (`ours`)
+train the same network, a UNet or with --family sd3 a flow transformer, at the same batch, with bf16, an average of the
+weights and no gradient checkpointing. On a GPU it is Stable Diffusion 2 (865,910,724 parameters) or 3 Medium
+(2,028,328,000) at 256 and 512 px over batch sizes; on a CPU the same eight times narrower, at 128 px, on one core, and
+a second is one of this process's CPU time. Prints images/s, MFU against the matrix products measured here, peak memory
+and the ratios of docs/benchmarks.md. With --parts it measures ours alone, each time with one thing changed (a UNet's
+alone), at the last batch size and resolution. Writes to a temporary folder.
 """
 
 import argparse

@@ -24,7 +24,6 @@ from params.files import write_json
 from params.layout import MANIFEST_FILE
 from shapes import captions, pictures
 from steps.data.encoding.patch_features import PatchFeatures
-from steps.data.latents.block import Array
 from steps.model.digest import encoder_digests
 from steps.model.families import denoiser_of
 from steps.model.pretrained import empty_model, load_vae
@@ -164,10 +163,10 @@ def write_latents(
     reader = denoiser.reader(pretrained, sum(token_lengths(pretrained, denoiser.family).values()), None)
     vae = load_vae(pretrained, torch.float32).to(device)
     paths = sorted(source.glob("*.jpg"))
-    moments = [_moments(vae, batch, device) for batch in _batches(paths)]
+    posteriors = [vae.encode(batch.to(device)).latent_dist for batch in _batches(paths)]
     rows = {
-        "mean": np.concatenate([mean for mean, _ in moments]),
-        "std": np.concatenate([std for _, std in moments]),
+        "mean": torch.cat([one.mean for one in posteriors]).half().cpu().numpy(),
+        "std": torch.cat([one.std for one in posteriors]).half().cpu().numpy(),
         "token_ids": reader.tokens(read_captions(source)).numpy(),
     }
     if vision is not None:
@@ -189,8 +188,3 @@ def _batches(paths: list[Path]) -> Iterator[torch.Tensor]:
     for first in range(0, len(paths), ENCODED_AT_ONCE):
         pixels = np.stack([np.asarray(Image.open(path)) for path in paths[first : first + ENCODED_AT_ONCE]])
         yield torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-
-
-def _moments(vae: Any, pixels: torch.Tensor, device: torch.device) -> tuple[Array, Array]:
-    posterior = vae.encode(pixels.to(device)).latent_dist
-    return posterior.mean.half().cpu().numpy(), posterior.std.half().cpu().numpy()

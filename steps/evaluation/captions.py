@@ -51,10 +51,7 @@ class Captions:
 
 
 def read_captions(source: str, heldout: Sequence[str]) -> Captions:
-    """Return the captions of a file, or the held-out ones if `source` is `heldout`.
-
-    Raises StepError naming the file and its fault.
-    """
+    """Return a file's captions, or for `heldout` the held-out ones. Raises StepError naming the file and its fault."""
     if source == HELDOUT_CAPTIONS:
         return Captions(heldout, range(len(heldout)), is_heldout=True)
     suffix = PurePosixPath(source).suffix.lower()

@@ -120,6 +120,5 @@ def _levels(real: Floats, redrawn: Floats) -> dict[str, float]:
 
 
 def _closest(near: dict[str, Nearest]) -> list[tuple[str, int]]:
-    """Return row and place of the closest pairs, the closest first."""
     places = [(-float(one), name, place) for name, of in near.items() for place, one in enumerate(of.similarities)]
     return [(name, place) for _, name, place in sorted(places)[:SHOWN_PAIRS]]

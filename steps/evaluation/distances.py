@@ -39,7 +39,6 @@ class Measured:
     """(N,), from whose spread the interval follows."""
 
     def __sub__(self, other: "Measured") -> "Measured":
-        """Return the difference on the same prompts."""
         return Measured(self.value - other.value, self.parts - other.parts)
 
 
@@ -73,10 +72,7 @@ class _Moments:
 
 
 class Yardstick:
-    """The normal distribution fitted to the real pictures' features, (N, D), from which FIDs are measured.
-
-    Heusel et al. 2017, arXiv:1706.08500.
-    """
+    """Real pictures' features, (N, D), as a normal distribution: what FIDs are measured from (arXiv:1706.08500)."""
 
     def __init__(self, real: Floats) -> None:
         rows = torch.from_numpy(real).double()
@@ -138,10 +134,7 @@ def _sum(moments: Sequence[_Moments]) -> _Moments:
 
 
 class KernelYardstick:
-    """The real pictures' features, (N, D), from which the unbiased kernel distance (MMD^2) is measured.
-
-    Gretton et al. 2012, A Kernel Two-Sample Test: no picture is compared with itself.
-    """
+    """Real pictures' features, (N, D), for the unbiased kernel distance (MMD^2; Gretton et al. 2012)."""
 
     def __init__(self, real: Floats, kernel: Kernel) -> None:
         self._real, self._kernel = torch.from_numpy(real).double(), kernel

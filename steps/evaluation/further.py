@@ -1,7 +1,7 @@
-"""Further networks that judge pictures, each where the parameter set asks for its metric (`evaluate.metrics`).
+"""Networks that judge pictures besides the CLIP: FID's own, and one for each metric of `evaluate.metrics`.
 
-Reads the evaluator's folder of the metric's name, a model as transformers saves it, in safetensors; fid_pytorch and
-fid_clean read Inception's weights. Downloads nothing.
+Reads the evaluator's folder of the metric's name, a model as transformers saves it, in safetensors; the FIDs read
+Inception's weights. Downloads nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,15 @@ from steps.evaluation.inception import SIDE_PX, WEIGHTS_FILE, load_inception
 from steps.evaluation.reference import Pictures
 from steps.model.pretrained import folder_digest, load_part
 
+INCEPTION: Final = "inception"
+"""What evaluate.fid_features calls the network of FID itself."""
 DINOV2_SIDE_PX: Final = 224
 # Mean and standard deviation of the colours that a network was trained on, of 255.
 IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP: Final = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 # The paper or program whose convention each metric keeps.
 SOURCES: Final = {
+    INCEPTION: "Heusel et al. 2017, arXiv:1706.08500, as torchmetrics computes it",
     FID_PYTORCH: "Heusel et al. 2017, arXiv:1706.08500, as pytorch-fid 0.3 computes it",
     FID_CLEAN: "Parmar et al. 2022, arXiv:2104.11222, as clean-fid computes it",
     FD_DINOV2: "Stein et al. 2023, arXiv:2306.04675, as dgm-eval computes it",
@@ -60,7 +63,7 @@ def load_extractors(names: Sequence[str], evaluator_dir: Path, device: torch.dev
 
 
 def _inception(name: str, evaluator_dir: Path, device: torch.device) -> Extractor:
-    resize = resizing.pytorch_fid if name == FID_PYTORCH else resizing.clean_fid
+    resize = {FID_PYTORCH: resizing.pytorch_fid, FID_CLEAN: resizing.clean_fid}.get(name, resizing.torchmetrics)
     network = load_inception(evaluator_dir / WEIGHTS_FILE, device, resize)
     return Extractor(
         name,
@@ -124,6 +127,7 @@ def _scaled(pictures: Tensor, colours: tuple[tuple[float, ...], tuple[float, ...
 
 
 _LOADERS: Final = {
+    INCEPTION: _inception,
     FID_PYTORCH: _inception,
     FID_CLEAN: _inception,
     FD_DINOV2: _dinov2,

@@ -102,7 +102,6 @@ def generate(work: Work, devices: Sequence[str], host: int = 0, hosts: int = 1) 
 
 
 def _share(work: Work, row: PictureSet, ranks: Iterable[int], world_size: int) -> list[int]:
-    """Return the numbers of the pictures that some of the workers draw."""
     shares = (batches(row.prompts, work.arguments.batch_size, rank, world_size) for rank in ranks)
     return [prompt.index for share in shares for batch in share for prompt in batch]
 
@@ -161,10 +160,7 @@ class _Models:
 
 
 def draw_in_processes(work: Work, devices: Sequence[str], first: int, world_size: int, progress: Progress) -> None:
-    """Draw with one process for each device, workers `first`, `first` + 1, ... of `world_size`.
-
-    Raises StepError with the message of the first worker that failed; the others are ended.
-    """
+    """Draw with a process for each device, workers `first` and on. StepError has the message of the first to fail."""
     arguments = (work, list(devices), first, world_size)
     workers = spawn(_worker, arguments, nprocs=len(devices), join=False)  # type: ignore[no-untyped-call]
     try:
@@ -202,10 +198,8 @@ def plan(
     rows = []
     for name, source, how, samples in _drawn(arguments, sources, drawing):
         if samples:
-            generation = _generation(arguments, source, how, min(samples, len(prompts)), captions_digest)
             folder = samples_dir if name == TRAINED else others_dir / name
-            mirror = _mirror(arguments, generation)
-            rows.append(PictureSet(name, source, how, prompts[:samples], folder, generation, mirror))
+            rows.append(_row(arguments, name, source, how, prompts[:samples], folder, captions_digest))
     return Work(rows, arguments)
 
 
@@ -213,17 +207,25 @@ def with_captions(work: Work, name: str, captions: Sequence[str], others_dir: Pa
     """Return the work with one more row, where there are captions: the trained model's pictures of these."""
     if not captions:
         return work
-    arguments, source, how = work.arguments, work.rows[0].source, work.rows[0].drawing
+    arguments, first, facts = work.arguments, work.rows[0], digest(list(captions))
     prompts = [Prompt(index, text, picture_seed(arguments.seed, index), None) for index, text in enumerate(captions)]
-    generation = _generation(arguments, source, how, len(prompts), digest(list(captions)))
-    mirror = _mirror(arguments, generation)
-    row = PictureSet(name, source, how, prompts, others_dir / name, generation, mirror)
+    row = _row(arguments, name, first.source, first.drawing, prompts, others_dir / name, facts)
     return replace(work, rows=[*work.rows, row])
 
 
-def _mirror(arguments: EvaluateArguments, generation: Identity) -> str:
+def _row(
+    arguments: EvaluateArguments,
+    name: str,
+    source: ModelSource,
+    drawing: SamplingSettings,
+    prompts: Sequence[Prompt],
+    folder: Path,
+    captions_digest: str,
+) -> PictureSet:
+    generation = _generation(arguments, source, drawing, len(prompts), captions_digest)
     uri = arguments.samples_uri.rstrip("/")
-    return f"{uri}/{digest(generation)[:DIGEST_LETTERS]}" if uri else ""
+    mirror = f"{uri}/{digest(generation)[:DIGEST_LETTERS]}" if uri else ""
+    return PictureSet(name, source, drawing, prompts, folder, generation, mirror)
 
 
 def guidance_row(scale: float) -> str:

@@ -64,10 +64,7 @@ class PictureGenerator:
         setattr(self._pipeline, self._denoiser.part, network if network.dtype == dtype else network.to(dtype))
 
     def draw(self, prompts: Sequence[Prompt]) -> Pictures:
-        """Return the prompts' pictures, (N, H, W, 3) uint8, at their kept size.
-
-        Raises StepError naming the prompt of a picture that is not finite: float16 overflows in some models.
-        """
+        """Return pictures, (N, H, W, 3) uint8, at their kept size. StepError names a prompt whose one is not finite."""
         captions = [prompt.caption for prompt in prompts]
         conditions = self._encode([*captions, ""])
         wanted, unwanted = (batched(conditions[caption] for caption in of) for of in (captions, [""] * len(captions)))

@@ -36,10 +36,7 @@ Layer = tuple[int, tuple[int, int], tuple[int, int], int]
 
 
 def load_inception(weights: Path, device: torch.device, resize: Resize = resizing.torchmetrics) -> nn.Module:
-    """Return the network: pictures (N, 3, H, W) uint8 to features (N, 2048).
-
-    Raises StepError if the weights are missing or belong to another network.
-    """
+    """Return the network: pictures (N, 3, H, W) uint8 to features (N, 2048). StepError: missing or other weights."""
     if not weights.is_file():
         raise StepError(f"{weights}: missing; put Inception's weights into the evaluator or set fid_features to clip")
     network = InceptionNetwork(resize).eval()

@@ -37,10 +37,7 @@ def check_models(container: Container, arguments: EvaluateArguments) -> None:
 
 
 def find_models(container: Container, arguments: EvaluateArguments) -> dict[str, ModelSource]:
-    """Return the models by name, unpacked and checked; remove_models() deletes what was unpacked.
-
-    Raises StepError if a model is missing or damaged.
-    """
+    """Return the models by name, unpacked (remove_models() deletes that) and checked. StepError: missing or damaged."""
     unpacked = container.path(UNPACKED_DIR)
     unpack_model(container.input_dir(layout.MODEL) / layout.MODEL_ARCHIVE, unpacked / TRAINED)
     folders, pretrained = {TRAINED: unpacked / TRAINED}, container.input_dir(layout.PRETRAINED_CHANNEL)

@@ -30,10 +30,7 @@ class PictureStore:
     """The pictures of one model under one setting."""
 
     def __init__(self, folder: Path, generation: Identity, mirror: str = "") -> None:
-        """Open the folder; pictures of another generation are deleted.
-
-        `generation` is everything that decides how the pictures look; `mirror` is this generation's own prefix.
-        """
+        """Open the folder; pictures that another `generation` decided are deleted. `mirror` is its own prefix."""
         self.folder = folder
         self._mirror = Storage(mirror) if mirror else None
         text = to_text(generation)
@@ -85,10 +82,7 @@ class PictureStore:
             path.unlink()
 
     def wait(self, indices: Sequence[int], report: Callable[[], None], poll_s: float = POLL_S) -> None:
-        """Return once the other hosts' pictures have arrived through the mirror, calling `report` meanwhile.
-
-        A host that fails ends the whole job, so this needs no time limit.
-        """
+        """Return when the mirror has other hosts' pictures; one that fails ends the job. Calls `report` meanwhile."""
         while self.missing(indices):
             self.restore(indices)
             report()

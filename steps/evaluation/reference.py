@@ -5,7 +5,6 @@ in memory; pictures are read on request.
 """
 
 import hashlib
-import io
 import itertools
 import json
 import tarfile
@@ -14,24 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from params.layout import MANIFEST_FILE
+from steps.data.encoding.buckets import Size
+from steps.data.encoding.decoding import decode
+from steps.data.encoding.samples import Sample
 from steps.errors import StepError
 
 Pictures = npt.NDArray[np.uint8]
-
-_PICTURE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
 
 class Reference:
     """Held-out pictures, by row, in the order of their shards."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the manifest and the shards' tables of content.
-
-        Raises StepError if the manifest or a shard is missing or damaged, or holds no pictures.
-        """
+        """Read manifest and tables of content. Raises StepError where one is missing or damaged, or has no pictures."""
         manifest = folder / MANIFEST_FILE
         if not manifest.is_file():
             raise StepError(f"{manifest}: missing; evaluate needs the held-out pictures that encode writes")
@@ -63,7 +59,7 @@ class Reference:
         try:
             with tarfile.open(shard, "r:") as tar:
                 for key, members in _samples(tar):
-                    picture = next((members[suffix] for suffix in _PICTURE_SUFFIXES if suffix in members), None)
+                    picture = members.get("jpg")
                     caption = tar.extractfile(members["txt"]) if "txt" in members else None
                     if picture is None or caption is None:
                         raise StepError(f"{shard}: sample {key} lacks its picture or its caption")
@@ -75,15 +71,8 @@ class Reference:
     def _picture(self, shard: Path, member: tarfile.TarInfo) -> Pictures:
         with shard.open("rb") as file:
             file.seek(member.offset_data)
-            content = file.read(member.size)
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                picture = image.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise StepError(f"{shard}: {member.name} cannot be decoded: {error}") from None
-        if picture.size != (self.size_px, self.size_px):
-            picture = ImageOps.fit(picture, (self.size_px, self.size_px), Image.Resampling.LANCZOS)
-        return np.asarray(picture)
+            sample = Sample(f"{shard}: {member.name}", "", file.read(member.size), b"")
+        return decode(sample, Size(self.size_px, self.size_px))
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:

@@ -227,5 +227,4 @@ def _json(content: Any) -> str:
 
 
 def _reach(entry: Mapping[str, float]) -> tuple[tuple[float], tuple[float]]:
-    """Return how far an interval reaches below and above its value."""
     return (max(entry["value"] - entry["low"], 0.0),), (max(entry["high"] - entry["value"], 0.0),)

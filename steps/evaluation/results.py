@@ -14,15 +14,8 @@ import numpy as np
 
 from params import layout
 from params.layout import CLIP_FID, CLIP_SCORE, CLIP_SCORE_MARGIN, ENOUGH_PICTURES, FID, FID_ABOVE_UNTRAINED, KID
-from steps.evaluation.distances import (
-    KernelYardstick,
-    Measured,
-    Yardstick,
-    cubic,
-    enough_pictures,
-    gaussian,
-    precision_recall,
-)
+from steps.evaluation import distances
+from steps.evaluation.distances import KernelYardstick, Measured, Yardstick, enough_pictures
 from steps.evaluation.generation import APPROVED, PRETRAINED, TRAINED, UNTRAINED
 from steps.evaluation.inception import SIDE_PX
 from steps.evaluation.intervals import CONFIDENCE, Floats, interval
@@ -58,7 +51,7 @@ def _yardstick(real: Scores, features: str) -> Yardstick:
 
 @lru_cache(maxsize=4)
 def _kernel_yardstick(real: Scores) -> KernelYardstick:
-    return KernelYardstick(real.fid_features, cubic)
+    return KernelYardstick(real.fid_features, distances.cubic)
 
 
 @lru_cache(maxsize=64)
@@ -113,14 +106,14 @@ def further_metrics(
     for name, (row, scores) in itertools.product(names, rows.items()):
         suffix, about = _suffix(row), facts.get(name, {})
         if name == layout.PRECISION_RECALL:
-            shares = precision_recall(real.fid_features, scores.fid_features)
+            shares = distances.precision_recall(real.fid_features, scores.fid_features)
             for key, share in zip((layout.PRECISION, layout.RECALL), shares, strict=True):
                 entry = _entry(share, **about, drawn_pictures=len(scores.cosines))
                 entries[key + suffix] = {**entry, "low": max(entry["low"], 0.0), "high": min(entry["high"], 1.0)}
         elif name == layout.PICK_SCORE:
             entries[name + suffix] = _entry(_mean(scores.further[name]), **about)
         elif name == layout.CMMD:
-            distance = KernelYardstick(real.further[name], gaussian).measure(scores.further[name])
+            distance = KernelYardstick(real.further[name], distances.gaussian).measure(scores.further[name])
             entries[name + suffix] = _entry(distance, **about, real_pictures=len(real.cosines))
         else:
             entries |= _fid_entries(name, suffix, real, scores, name, about)
@@ -128,11 +121,7 @@ def further_metrics(
 
 
 def curve(real: Scores, rows: Mapping[float, Scores], fid_features: str) -> list[dict[str, Any]]:
-    """Return FID and CLIP score at each guidance scale, ascending, all on the same number of pictures.
-
-    FID falls with the number of pictures (Chong and Forsyth 2020, arXiv:1911.07023), so points of different numbers
-    would not make a curve.
-    """
+    """Return FID and CLIP score at each scale, ascending, on equally many pictures: FID falls with their number."""
     pictures = min((len(scores.cosines) for scores in rows.values()), default=0)
     points: list[dict[str, Any]] = []
     for scale, scores in sorted(rows.items()):
@@ -143,10 +132,7 @@ def curve(real: Scores, rows: Mapping[float, Scores], fid_features: str) -> list
 
 
 def comparisons(real: Scores, trained: Scores, others: Mapping[str, Scores]) -> Entries:
-    """Return by how much the trained model is worse than each of the others, on the first prompts that both drew.
-
-    The difficulty of a prompt cancels out of the difference.
-    """
+    """Return by how much the trained model is worse than others, on prompts that both drew: difficulty cancels out."""
     entries: Entries = {}
     for name, other in others.items():
         pictures = min(len(trained.cosines), len(other.cosines))

@@ -8,13 +8,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from params.files import file_digest
 from steps.evaluation.clip_scorer import ClipEvaluator, ClipScorer, find_clip
-from steps.evaluation.further import load_extractors
+from steps.evaluation.further import INCEPTION, load_extractors
 from steps.evaluation.generation import PictureSet
-from steps.evaluation.inception import WEIGHTS_FILE, load_inception
 from steps.evaluation.intervals import Floats
 from steps.evaluation.reference import Pictures, Reference
 from steps.model.pretrained import folder_digest
@@ -28,8 +26,6 @@ CaptionedPictures = tuple[Pictures, Sequence[str]]
 class Scores:
     """Scores and features of one set of captioned pictures; each set equals itself alone."""
 
-    clip_score: float
-    """Mean cosine of picture and caption."""
     cosines: Floats
     """Cosine of each picture with its caption, (N,)."""
     margins: Floats
@@ -41,13 +37,15 @@ class Scores:
     further: Mapping[str, Floats] = field(default_factory=dict)
     """Features, (N, D), or scores, (N,), of further networks, by the metric's name."""
 
+    @property
+    def clip_score(self) -> float:
+        """Mean cosine; like torchmetrics', one below 0 counts as 0."""
+        return max(float(self.cosines.mean()), 0.0)
+
     def at(self, rows: npt.NDArray[np.int_] | slice) -> "Scores":
         """Return the scores of some of the pictures."""
-        cosines = self.cosines[rows]
-        # Like torchmetrics: a mean below 0 counts as 0.
-        mean = max(float(cosines.mean()), 0.0)
-        further = {name: values[rows] for name, values in self.further.items()}
-        return Scores(mean, cosines, self.margins[rows], self.clip_features[rows], self.fid_features[rows], further)
+        others = {name: values[rows] for name, values in self.further.items()}
+        return Scores(self.cosines[rows], self.margins[rows], self.clip_features[rows], self.fid_features[rows], others)
 
     def first(self, count: int) -> "Scores":
         """Return the scores of the first `count` pictures, or of all if there are fewer."""
@@ -60,35 +58,25 @@ class Scorer:
     def __init__(
         self, evaluator_dir: Path, fid_features: str, device: torch.device, metrics: Sequence[str] = ()
     ) -> None:
-        self._device = device
         clip_dir = find_clip(evaluator_dir)
         self.clip = ClipEvaluator(clip_dir, device)
-        self._inception: nn.Module | None = None
-        self.digests = {"clip": folder_digest(clip_dir)}
-        if fid_features == "inception":
-            self._inception = load_inception(evaluator_dir / WEIGHTS_FILE, device)
-            self.digests["inception"] = file_digest(evaluator_dir / WEIGHTS_FILE)
-        self.extractors = load_extractors(metrics, evaluator_dir, device)
-        self.digests |= {extractor.name: extractor.digest for extractor in self.extractors}
+        self.extractors = load_extractors((fid_features, *metrics), evaluator_dir, device)
+        own = {extractor.name: extractor.digest for extractor in self.extractors}
+        self.digests = {"clip": folder_digest(clip_dir), **own}
 
     def score(self, pairs: Iterator[CaptionedPictures], report: Callable[[int], None]) -> Scores:
         """Score captioned pictures, (N, H, W, 3) uint8, in one pass."""
-        clip, inception = ClipScorer(self.clip), list[Tensor]()
+        clip = ClipScorer(self.clip)
         further: dict[str, list[Tensor]] = {extractor.name: [] for extractor in self.extractors}
         for pictures, captions in pairs:
             clip.update(pictures, captions)
-            if self._inception is not None:
-                with torch.inference_mode():
-                    features = self._inception(torch.from_numpy(pictures).permute(0, 3, 1, 2).to(self._device))
-                inception.append(features.double().cpu())
             for extractor in self.extractors:
                 with torch.inference_mode():
                     further[extractor.name].append(extractor.extract(pictures, captions).double().cpu())
             report(len(captions))
-        clip_features = clip.features()
-        fid_features = torch.cat(inception).numpy() if inception else clip_features
         values = {name: np.asarray(torch.cat(parts).numpy()) for name, parts in further.items()}
-        return Scores(clip.score(), clip.cosines(), clip.margins(), clip_features, np.asarray(fid_features), values)
+        clip_features = clip.features()
+        return Scores(clip.cosines(), clip.margins(), clip_features, values.pop(INCEPTION, clip_features), values)
 
 
 def real_pairs(reference: Reference) -> Iterator[CaptionedPictures]:

@@ -88,7 +88,6 @@ class TrainingPictures:
 
 
 def _search(uri: str, files: Sequence[DescriptorsRecord], descriptors: Array) -> Nearest:
-    """Return the nearest of the pictures in some files."""
     storage, device = Storage(uri), choose_device()
     asked = torch.from_numpy(descriptors).to(device, torch.float32)
 

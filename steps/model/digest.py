@@ -66,10 +66,8 @@ def checked_digest(folder: Path) -> str:
 def _file_digests(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise StepError(f"{folder}: no such folder")
-    digests = {}
-    for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
-        digests[name] = file_digest(folder / name)
-    return digests
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name: file_digest(folder / name) for name in names}
 
 
 def _combined(digests: Mapping[str, str]) -> str:

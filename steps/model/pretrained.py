@@ -25,20 +25,20 @@ LOCAL_SAFETENSORS: Final = {"local_files_only": True, "use_safetensors": True}
 
 def load_vae(folder: Path, dtype: torch.dtype) -> Any:
     """Return the AutoencoderKL of <folder>/vae, frozen and in evaluation mode."""
-    return _frozen(load_part("diffusers", "AutoencoderKL", folder / families.VAE, dtype))
+    return load_part("diffusers", "AutoencoderKL", folder / families.VAE, dtype).requires_grad_(False).eval()
 
 
 def load_text_encoder(
     folder: Path, dtype: torch.dtype, part: str = families.TEXT_ENCODER, kind: str = "CLIPTextModel"
 ) -> Any:
     """Return a text encoder, frozen and in evaluation mode."""
-    return _frozen(load_part("transformers", kind, folder / part, dtype))
+    return load_part("transformers", kind, folder / part, dtype).requires_grad_(False).eval()
 
 
 def load_tokenizer(folder: Path, name: str = families.TOKENIZER, kind: str = "CLIPTokenizer") -> Any:
     """Return a tokenizer."""
-    part = _part(folder / name, "tokenizer_config.json")
     load = getattr(library("transformers"), kind).from_pretrained
+    part = _file(folder / name, "tokenizer_config.json").parent
     return loaded(part, lambda: load(part, local_files_only=True))
 
 
@@ -51,19 +51,19 @@ def load_noise_scheduler(folder: Path, **changes: Any) -> Any:
 
 def scheduler_config(folder: Path) -> dict[str, Any]:
     """Return what <folder>/scheduler says."""
-    return read_object(
-        _part(folder / families.SCHEDULER, families.SCHEDULER_CONFIG_FILE) / families.SCHEDULER_CONFIG_FILE
-    )
+    return read_object(_file(folder / families.SCHEDULER, families.SCHEDULER_CONFIG_FILE))
 
 
 def part_config(folder: Path, part: str) -> dict[str, Any]:
     """Return what <folder>/<part>/config.json says."""
-    return read_object(_part(folder / part, families.CONFIG_FILE) / families.CONFIG_FILE)
+    return read_object(_file(folder / part, families.CONFIG_FILE))
 
 
-def empty_vae(config: Mapping[str, Any]) -> Any:
-    """Return an AutoencoderKL of a configuration whose weights have shapes and no memory (the meta device)."""
-    return empty_model("AutoencoderKL", config)
+def empty_model(model: str, config: Mapping[str, Any]) -> Any:
+    """Return a model of diffusers of a configuration whose weights have shapes and no memory (the meta device)."""
+    from_config = getattr(library("diffusers"), model).from_config
+    with torch.device("meta"):
+        return from_config(dict(config))
 
 
 def empty_text_encoders(folder: Path, family: families.Family) -> dict[str, Any]:
@@ -101,13 +101,6 @@ def sampler(name: str, config: Mapping[str, Any], for_flow: Sequence[str] = ()) 
     return getattr(library("diffusers"), kind).from_config(config, **flow_schedule(shift))
 
 
-def empty_model(model: str, config: Mapping[str, Any]) -> Any:
-    """Return a model of diffusers of a configuration, likewise without memory."""
-    from_config = getattr(library("diffusers"), model).from_config
-    with torch.device("meta"):
-        return from_config(dict(config))
-
-
 def library(name: str) -> Any:
     """Return a library, imported and quiet: a job's log is no terminal."""
     imported: Any = importlib.import_module(name)
@@ -117,15 +110,15 @@ def library(name: str) -> Any:
 
 def load_part(of: str, model: str, part: Path, dtype: torch.dtype) -> Any:
     """Return a part with its weights, as a model of the library `of`."""
-    _part(part, families.CONFIG_FILE)
+    _file(part, families.CONFIG_FILE)
     load = getattr(library(of), model).from_pretrained
     return loaded(part, lambda: load(part, dtype=dtype, **LOCAL_SAFETENSORS))
 
 
-def _part(part: Path, file: str) -> Path:
+def _file(part: Path, file: str) -> Path:
     if not (part / file).is_file():
         raise StepError(f"{part}: no {file}; this must be a folder as diffusers saves it")
-    return part
+    return part / file
 
 
 def loaded(part: Path, load: Callable[[], Any]) -> Any:
@@ -134,9 +127,3 @@ def loaded(part: Path, load: Callable[[], Any]) -> Any:
         return load()
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StepError(f"{part}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
-
-
-def _frozen(model: Any) -> Any:
-    model.requires_grad_(False)
-    model.eval()
-    return model

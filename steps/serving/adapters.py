@@ -35,7 +35,6 @@ def load_adapters(pipeline: Any, model_dir: Path, arguments: ServeArguments) -> 
 
 
 def _fetched(uri: str, folder: Path) -> dict[str, Path]:
-    """Return the adapters under a prefix, by name, as files in a folder."""
     if not uri:
         return {}
     files: dict[str, Path] = {}

@@ -7,6 +7,7 @@ and X-Amzn-SageMaker-Custom-Attributes alone, so what the headers say is there, 
 import asyncio
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -73,8 +74,6 @@ def create_app(service: Service) -> FastAPI:
 
 
 class _Exchange:
-    """One request to /invocations, its answer and its line in the log."""
-
     def __init__(self, service: Service, request: Request) -> None:
         self._service, self._request = service, request
         self._arrived_s = time.monotonic()
@@ -134,10 +133,7 @@ class _Exchange:
 
 
 async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
-    """Return the body, bounded in bytes and in time.
-
-    Raises ApiError 413 above `max_bytes`, 408 after `timeout_s`, and ClientGoneError when the client leaves.
-    """
+    """Return the body. Raises ApiError 413 above `max_bytes`, 408 after `timeout_s`, ClientGoneError without client."""
     try:
         async with asyncio.timeout(timeout_s):
             return await _read(request, max_bytes)
@@ -171,19 +167,14 @@ async def _read(request: Request, max_bytes: int) -> bytes:
 def _picture_response(drawing: DrawnRequest, media_type: str, form: str | None, request_id: str) -> Response:
     kind, in_json = media.picture_format(media_type, drawing.request), media_type == media.JSON
     content = forms.answer(form, drawing, kind, request_id) if in_json else drawing.file(0, kind)
-    seeds, model = ",".join(map(str, drawing.seeds)), _header_text(drawing.model)
+    seeds, model = ",".join(map(str, drawing.seeds)), re.sub("[^ -~]", "?", drawing.model)
     # SageMaker's limit: 1024 visible ASCII characters.
     attributes = f"seed={seeds};model={model};{drawing.told}"[:1024]
     headers = {"X-Seed": seeds, "X-Model": model, "X-Amzn-SageMaker-Custom-Attributes": attributes}
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _header_text(text: str) -> str:
-    return "".join(character if " " <= character <= "~" else "?" for character in text)
-
-
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Answer unknown paths and methods in the endpoint's own form."""
     assert isinstance(error, HTTPException), "it is registered for these alone"
     message = f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase.lower()}"
     return _error(ApiError(error.status_code, message, headers=error.headers), uuid.uuid4().hex)

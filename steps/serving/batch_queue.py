@@ -25,14 +25,12 @@ NEW_WEIGHT: Final = 0.1
 
 
 class Ticket:
-    """The pictures of one request, and the future that holds them all when the last is drawn.
-
-    Made on the event loop, taken apart by the queue (under its lock) and filled by the model's thread.
-    """
+    """A request's pictures and their future: made on the event loop, split under the lock, filled by the model."""
 
     def __init__(self, shape: Shape, jobs: Sequence[PictureJob], deadline_s: float) -> None:
         self.shape, self.jobs, self.deadline_s = shape, tuple(jobs), deadline_s
         self.future: Future[list[Picture]] = Future()
+        """Whoever waits for it no more cancels it."""
         self.queued = False
         """Others were before it: then it may be turned away while it waits."""
         self.started_s: float | None = None
@@ -73,10 +71,6 @@ class Ticket:
         """End the request with an error."""
         with suppress(InvalidStateError):
             self.future.set_exception(error)
-
-    def cancel(self) -> None:
-        """Say that nobody waits for it any more."""
-        self.future.cancel()
 
 
 @dataclass(frozen=True)
@@ -124,11 +118,7 @@ class BatchQueue:
         return len(self._tickets)
 
     def submit(self, ticket: Ticket) -> None:
-        """Take in a request.
-
-        Raises QueueFullError when the queue is full or those before it would use up its time, and ClosedError once the
-        queue is closed.
-        """
+        """Take in a request. Raises QueueFullError without room or time for it, and ClosedError once it is closed."""
         with self._changed:
             if self._closed:
                 raise ClosedError
@@ -146,10 +136,7 @@ class BatchQueue:
             self._changed.notify_all()
 
     def next_batch(self) -> list[Slot]:
-        """Wait for work and return the next batch, or an empty one when the queue is closed.
-
-        The previous batch counts as done, whether it succeeded or not.
-        """
+        """Wait for the next batch, and count the last one as done, however it went; empty when the queue is closed."""
         with self._changed:
             self._running = []
             while True:
@@ -181,10 +168,7 @@ class BatchQueue:
                 self._tickets.popleft().fail(error)
 
     def _wait_for_company(self) -> None:
-        """Wait for more requests to share the batch, until there are as many as lately.
-
-        A single client never waits here: there were no others lately.
-        """
+        """Wait for as many requests as there were lately to share the batch: a single client never waits here."""
         deadline_s = time.monotonic() + self._wait_s
         while not (self._closed or self._is_full() or len(self._tickets) >= self._recent_requests):
             remaining_s = deadline_s - time.monotonic()

@@ -18,15 +18,10 @@ from PIL.ExifTags import IFD, Base
 from PIL.Image import Exif
 from PIL.PngImagePlugin import PngInfo
 
+from steps.serving import schema
 from steps.serving.notary import SOURCE_TYPE, Notary, digest
 from steps.serving.pictures import Picture, Shape
-from steps.serving.schema import (
-    GeneratedPicture,
-    GenerationRequest,
-    GenerationResponse,
-    GenerationSettings,
-    PictureFormat,
-)
+from steps.serving.schema import GenerationRequest, GenerationSettings, PictureFormat
 from steps.serving.watermark import mark
 
 GENERATOR: Final = "sd-pipeline"
@@ -49,10 +44,7 @@ OPTIONS: Final = {"png": {}, "jpeg": {"quality": 95, "subsampling": 0}, "webp": 
 
 
 def _provenance(form: PictureFormat, model: str, settings: dict[str, str]) -> dict[str, Any]:
-    """Return what a picture says about itself, as Pillow's options of its format.
-
-    `settings` are seed, steps and so on, and the prompt only where it was asked for.
-    """
+    """Return what a picture says of itself, as Pillow's options; `settings` hold a prompt only where asked for."""
     description = json.dumps({name: _plain(text) for name, text in settings.items()})
     texts = {name: escape(_plain(text)) for name, text in {"model": model, "description": description}.items()}
     xmp = _XMP.format(generator=GENERATOR, source_type=SOURCE_TYPE, **texts)
@@ -117,7 +109,7 @@ class DrawnRequest:
     def json(self, form: PictureFormat, request_id: str) -> bytes:
         """Return the JSON answer."""
         settings = self.request.model_dump(include=set(GenerationSettings.model_fields))
-        response = GenerationResponse(
+        response = schema.GenerationResponse(
             request_id=request_id,
             images=tuple(self._entry(index, form) for index in range(len(self.pictures))),
             model=self.model,
@@ -127,9 +119,9 @@ class DrawnRequest:
         )
         return response.model_dump_json().encode("utf-8")
 
-    def _entry(self, index: int, form: PictureFormat) -> GeneratedPicture:
+    def _entry(self, index: int, form: PictureFormat) -> schema.GeneratedPicture:
         picture = self.pictures[index]
-        return GeneratedPicture(
+        return schema.GeneratedPicture(
             image=base64.b64encode(self.file(index, form)).decode("ascii"),
             format=form,
             width=self.shape.width_px,

@@ -48,10 +48,7 @@ def make_rows_independent(network: nn.Module) -> None:
 
 
 def deviation(draw: Callable[[Tensor], Tensor], noise: Tensor, batch_sizes: Sequence[int]) -> float:
-    """Return the largest difference between a picture's row in a batch and the same row computed alone.
-
-    `draw` maps latents (pictures, C, H, W) to the network's output of the same shape; 0.0 means equal bit for bit.
-    """
+    """Return how far a row in a batch is from that row alone; 0.0: bit for bit. `draw` maps latents (n, C, H, W)."""
     alone = torch.cat([draw(row) for row in torch.split(noise, 1)])
     differences = [(draw(noise[:size]) - alone[:size]).abs().max().item() for size in batch_sizes]
     return float(max(differences, default=0.0))

@@ -24,12 +24,8 @@ def check_content_type(content_type: str | None, content_encoding: str | None) -
         raise ApiError(415, "Content-Encoding: the body must not be compressed")
 
 
-def choose(accept: str | None, request: GenerationRequest) -> str:
-    """Return the media type of the answer.
-
-    One picture comes as the picture itself unless JSON is preferred; several come as JSON. Raises 406 when Accept
-    allows nothing that the request can be answered with.
-    """
+def choose(accept: str, request: GenerationRequest) -> str:
+    """Return the answer's media type: a single picture as itself unless JSON is preferred. Raises 406 if none fits."""
     formats = PICTURE_FORMATS if request.format is None else (request.format,)
     offers = [f"image/{name}" for name in formats] if len(request.texts) == 1 else []
     offers.append(JSON)
@@ -46,12 +42,10 @@ def picture_format(media_type: str, request: GenerationRequest) -> PictureFormat
     return named[0] if named else request.format or "png"
 
 
-def _ranges(accept: str | None) -> list[tuple[str, float]]:
-    """Split `image/webp;q=0.8, */*` into media ranges and their qualities; no header accepts everything."""
-    if not (accept or "").strip():
-        return [("*/*", 1.0)]
+def _ranges(accept: str) -> list[tuple[str, float]]:
+    """Split `image/webp;q=0.8, */*` into media ranges and their qualities."""
     ranges = []
-    for part in (accept or "").lower().split(","):
+    for part in accept.lower().split(","):
         media, *parameters = [word.strip() for word in part.split(";")]
         qualities = [word[2:] for word in parameters if word.startswith("q=")]
         ranges.append(("image/jpeg" if media == "image/jpg" else media, _number(qualities)))

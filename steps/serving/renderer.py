@@ -198,10 +198,7 @@ class PipelineRenderer:
         return shape.height_px // factor, shape.width_px // factor
 
     def _network_for(self, shape: Shape, parts: int) -> Any:
-        """Return the compiled network for the one size that was compiled at start: any other would take minutes.
-
-        An adapter is other layers, and would be compiled anew, as would longer prompts.
-        """
+        """Return the compiled network for what was compiled at start: other sizes, adapters, lengths take minutes."""
         is_default = shape.width_px == shape.height_px == self._arguments.default_size_px and not shape.adapter
         return self._default if is_default and parts <= 1 and shape.guidance_scale > 1 else self._eager
 
@@ -220,10 +217,7 @@ class Embedding:
 
 
 class PromptEncoder:
-    """The text reader of a pipeline, with the last prompts' embeddings.
-
-    Prompts are encoded one at a time, so that an embedding does not depend on the batch.
-    """
+    """A pipeline's text reader, with the last prompts' embeddings: one at a time, so that none depends on a batch."""
 
     def __init__(self, reader: TextReader) -> None:
         self._reader = reader
@@ -240,10 +234,7 @@ class PromptEncoder:
         return max(min(MAX_PARTS, len(self._split(one))) for one in prompts) if self._reader.room else 0
 
     def _encode(self, prompt: str, parts: int = 0) -> Embedding:
-        """Return the embedding of a prompt, as the pipeline's encode_prompt computes it, or that of its parts in a row.
-
-        Each part has its own start and end; where there are too few, empty ones follow.
-        """
+        """Return a prompt's embedding as the pipeline computes it, or of parts in a row, each with start and end."""
         if parts == 0:
             conditions = self._reader.encode(self._reader.tokens([prompt]))
             return Embedding(tuple(one[0] for one in conditions), self._reader.cuts(prompt))

@@ -1,7 +1,5 @@
 """One endpoint: its settings, its queue, its model and whether it takes requests."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 class Service:
     """The endpoint's parts, and the way of a valid request through them."""
 
-    def __init__(self, arguments: ServeArguments, load: Callable[[], PipelineRenderer]) -> None:
+    def __init__(self, arguments: ServeArguments, load: Callable[[], "PipelineRenderer"]) -> None:
         self.arguments = arguments
         self.request_type = request_type(arguments)
         self.metrics = ServingMetrics()
@@ -95,7 +93,7 @@ class Service:
                 raise QueueFullError
             raise ApiError(504, f"not drawn within {self.arguments.timeout_s:g} s")
         finally:
-            ticket.cancel()
+            ticket.future.cancel()
 
 
 def _shape(request: GenerationRequest, adapters: Sequence[str]) -> Shape:

@@ -5,8 +5,6 @@ request that breaks it is alone; a dying thread is replaced by a new one; a mode
 makes no step for too long, ends the process, so that the platform starts another.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time
@@ -31,7 +29,7 @@ MAX_DEATHS: Final = 3
 class ModelWorker:
     """The model's thread and its state."""
 
-    def __init__(self, load: Callable[[], PipelineRenderer], queue: BatchQueue, metrics: ServingMetrics) -> None:
+    def __init__(self, load: Callable[[], "PipelineRenderer"], queue: BatchQueue, metrics: ServingMetrics) -> None:
         self._load, self._queue, self._metrics = load, queue, metrics
         self.renderer: PipelineRenderer | None = None
         """None until it is loaded and warmed up."""
@@ -90,7 +88,7 @@ class ModelWorker:
         except BaseException as error:
             self._replace_thread(error)
 
-    def _start_up(self) -> PipelineRenderer | None:
+    def _start_up(self) -> "PipelineRenderer | None":
         started_s = time.monotonic()
         try:
             renderer = self._load()
@@ -113,7 +111,7 @@ class ModelWorker:
         self.renderer, self.state = renderer, "ready"
         return renderer
 
-    def _work(self, renderer: PipelineRenderer) -> None:
+    def _work(self, renderer: "PipelineRenderer") -> None:
         while slots := self._queue.next_batch():
             self._batch, self._last_step_s = slots, time.monotonic()
             self._draw(renderer, slots)
@@ -121,7 +119,7 @@ class ModelWorker:
         if self.state != "failed":
             self.state = "stopped"
 
-    def _draw(self, renderer: PipelineRenderer, slots: Sequence[Slot]) -> None:
+    def _draw(self, renderer: "PipelineRenderer", slots: Sequence[Slot]) -> None:
         shape = slots[0].ticket.shape
         started_s, self._steps = time.monotonic(), 0
         try:
@@ -150,7 +148,7 @@ class ModelWorker:
         self._last_step_s = time.monotonic()
         return not any(slot.ticket.live for slot in slots)
 
-    def _after_failure(self, renderer: PipelineRenderer, slots: Sequence[Slot], error: Exception) -> None:
+    def _after_failure(self, renderer: "PipelineRenderer", slots: Sequence[Slot], error: Exception) -> None:
         """Halve the batch, so that one bad picture (or too little memory) does not cost the others theirs."""
         if len(slots) > 1:
             logger.warning("a batch of %d failed and is halved: %s", len(slots), type(error).__name__)

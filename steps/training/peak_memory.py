@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from params.memory import CHECKED_PICTURES, state_bytes
 from params.programs import TrainArguments
 from steps.model.denoiser import Denoiser
-from steps.model.pretrained import empty_vae
+from steps.model.pretrained import empty_model
 from steps.training.objective import FORWARD_DTYPES, WEIGHT_DTYPES
 from steps.training.state import is_matrix
 
@@ -126,7 +126,7 @@ def training_peak_bytes(
 def encoding_bytes(config: Mapping[str, Any], dtype: torch.dtype, batch_size: int, side_px: int) -> int:
     """Return the peak of a worker of Encode with a VAE: its weights, a batch, and the pictures that it checks."""
     # Past diffusers' own `to`, which warns of dtypes that it keeps.
-    vae: Any = torch.nn.Module.to(empty_vae(config).eval().requires_grad_(False), dtype)
+    vae: Any = torch.nn.Module.to(empty_model("AutoencoderKL", config).eval().requires_grad_(False), dtype)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         vae.to_empty(device="cpu")
         living = LivingBytes(vae)

@@ -22,7 +22,7 @@ def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         patch.setattr(photos, "SUBJECTS", shipped)
         patch.setattr(photos, "HELDOUT", shipped)
         patch.setattr(train_models, "TEXTURES", 8)
-        train_models.train(out, train_models.recipe(clip_steps=2, vae_cycles=(1, 2), photographs=request.param))
+        train_models.train(out, clip_steps=2, vae_cycles=(1, 2), photographs=request.param)
     return out
 
 

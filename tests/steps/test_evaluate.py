@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.multimodal.clip_score import CLIPScore
-from transformers import CLIPTokenizer
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from params.layout import (
     CLIP_SCORE,
@@ -34,7 +34,6 @@ from params.layout import (
 )
 from steps import evaluate
 from steps.__main__ import main
-from steps.evaluation.clip_scorer import ClipEvaluator
 from steps.evaluation.generator import PictureGenerator
 from steps.evaluation.reference import Reference
 from tests.steps.evaluation.conftest import (  # noqa: F401 (fixtures)
@@ -121,18 +120,44 @@ def test_what_is_judged_otherwise_than_it_is_served_is_said(job: Path, capsys: p
     assert f"note: {note}" in capsys.readouterr().out
 
 
+class ClipOfTorchmetrics(torch.nn.Module):
+    """A CLIP as torchmetrics' CLIPScore takes model and processor, with Pillow's preprocessing."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._model: Any = CLIPModel.from_pretrained(folder).eval()
+        self._tokenizer, self._images = (
+            CLIPTokenizer.from_pretrained(folder),
+            CLIPImageProcessorPil.from_pretrained(folder),
+        )
+        self.config = self._model.config
+
+    def processor(self, text: Any = None, images: Any = None, **_: object) -> Any:
+        if images is not None:
+            return self._images(images=images, return_tensors="pt")
+        return self._tokenizer(text, padding=True, truncation=True, return_tensors="pt")
+
+    @torch.no_grad()
+    def get_image_features(self, pixel_values: torch.Tensor) -> Any:
+        return self._model.get_image_features(pixel_values).pooler_output
+
+    @torch.no_grad()
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        return self._model.get_text_features(input_ids, attention_mask).pooler_output
+
+
 def test_fid_and_clip_score_are_torchmetrics_own_and_the_papers_formula_on_the_same_pictures(
     job: Path, evaluator_dir: Path
 ) -> None:
     assert run() == 0
     found = metrics(job)["metrics"]
-    evaluator = ClipEvaluator(evaluator_dir / "clip", torch.device("cpu"))
+    clip = ClipOfTorchmetrics(evaluator_dir / "clip")
 
     class Features(torch.nn.Module):
         num_features = 12
 
         def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            return evaluator.get_image_features(evaluator.processor(images=list(pictures))["pixel_values"])
+            return clip.get_image_features(clip.processor(images=list(pictures))["pixel_values"])
 
     network, metric = Features(), FrechetInceptionDistance(feature=Features())
     reference = Reference(job / "processing" / "input" / "reference")
@@ -148,7 +173,7 @@ def test_fid_and_clip_score_are_torchmetrics_own_and_the_papers_formula_on_the_s
     formula = np.square(first.mean(0) - second.mean(0)).sum() + np.trace(np.cov(first.T) + np.cov(second.T) - 2 * root)
     assert found[FID]["value"] == pytest.approx(formula, abs=1e-3)
 
-    parts: Any = (evaluator, evaluator.processor)
+    parts: Any = (clip, clip.processor)
     score = CLIPScore(lambda: parts)
     score.update(generated, [sample["caption"] for sample in samples])
     assert found[CLIP_SCORE]["value"] == pytest.approx(float(score.compute()) / 100, abs=1e-3)

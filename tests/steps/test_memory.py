@@ -12,7 +12,7 @@ from steps.model.denoiser import Denoiser
 from steps.model.families import denoiser_of
 from steps.model.families.sd3 import Sd3
 from steps.model.families.unet import UNet
-from steps.model.pretrained import empty_text_encoders, empty_vae, part_config
+from steps.model.pretrained import empty_model, empty_text_encoders, part_config
 from steps.model.token_lengths import token_lengths
 from steps.training.peak_memory import matrix_parameter_count, parameter_count
 from tests.steps.model.published import write_published
@@ -25,7 +25,7 @@ def test_the_recorded_figures_are_what_torch_counts(tmp_path: Path, name: str) -
     folder, recorded = write_published(tmp_path, name), model_of(None, name)
     assert recorded is not None
     denoiser = denoiser_of(folder)
-    config, vae = denoiser.config(folder), empty_vae(part_config(folder, VAE))
+    config, vae = denoiser.config(folder), empty_model("AutoencoderKL", part_config(folder, VAE))
     texts, lengths = empty_text_encoders(folder, denoiser.family), token_lengths(folder, denoiser.family)
     assert recorded.denoiser == denoiser_shape(config)
     assert recorded.sample == sample_figures(denoiser, config, vae, texts, lengths, max(recorded.sample.denoiser_train))

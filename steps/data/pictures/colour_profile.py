@@ -28,6 +28,8 @@ _CHANNELS: Final = {"L": 1, "RGB": 3, "CMYK": 4}
 _INTENT: Final = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS: Final = ImageCms.Flags.BLACKPOINTCOMPENSATION
 _SRGB: Final = ImageCms.createProfile("sRGB")
+_LEVELS: Final = np.arange(0, 256, 17, dtype=np.uint8)
+_PROBE: Final = Image.fromarray(np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS), -1).reshape(16, 256, 3))
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,7 @@ def profile_transform(content: bytes, channels: int) -> ProfileTransform | None:
 
 
 def _is_srgb(transform: Any, mode: str) -> bool:
-    """Return whether a transform changes nothing that can be seen."""
     if mode != "RGB":
         return False
     changed = np.asarray(ImageCms.applyTransform(_PROBE, transform), np.int16)
     return int(np.abs(changed - np.asarray(_PROBE, np.int16)).max()) <= INVISIBLE_DIFFERENCE
-
-
-def _probe() -> Image.Image:
-    levels = np.linspace(0, 255, 16).round().astype(np.uint8)
-    return Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(16, 256, 3))
-
-
-_PROBE: Final = _probe()

@@ -44,10 +44,7 @@ _SRGB_CURVE: Final = b"para\0\0\0\0\0\3\0\0" + struct.pack(
 
 
 def stated_profile(content: bytes, name: str) -> bytes | None:
-    """Return the profile that a picture of a format (Pillow's name) states, or None where it states nothing.
-
-    Raises LostRowError where numbers stand for light (PQ, HLG) that no picture in sRGB shows.
-    """
+    """Return the profile that a picture states, or None. Raises LostRowError for PQ and HLG, which sRGB cannot show."""
     if name == "PNG":
         before_pixels = takewhile(lambda chunk: chunk[0] != b"IDAT", _chunks(content))
         return _stated_by_png({kind: whole[8:-4] for kind, whole in before_pixels})

@@ -13,16 +13,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from steps.data.causes import Cause
-from steps.data.tables.row_files import (
-    DELIMITERS,
-    Oddities,
-    TableFiles,
-    hash_file,
-    kind_of,
-    opened,
-    require_columns,
-    with_lost,
-)
+from steps.data.tables import row_files
+from steps.data.tables.row_files import DELIMITERS, Oddities, TableFiles, kind_of, with_lost
 from steps.data.tables.stray_quotes import whole_lines
 from steps.errors import StepError
 
@@ -35,7 +27,7 @@ class DelimitedFiles(TableFiles):
     """Rows of CSV or TSV files; values come as bytes."""
 
     def _look_at(self, path: str, hasher: Any) -> None:
-        hash_file(hasher, self._files, path)
+        row_files.hash_file(hasher, self._files, path)
         names = self._header(path)
         self.names = self.names or names
         self.rows += sum(batch.num_rows for batch in self._batches(path, [self._settings.url_column]))
@@ -57,7 +49,7 @@ class DelimitedFiles(TableFiles):
             hint = "; its first line is data: name its columns in order as download.column_names, such as url,caption"
         elif len(names) == 1 and (other := next((mark for mark in _SEPARATORS if mark in names[0]), "")):
             hint = f"; its fields are separated by {other!r}: write it with {DELIMITERS[kind_of(path)]!r}"
-        require_columns(path, names, self._settings, hint)
+        row_files.require_columns(path, names, self._settings, hint)
         return names
 
     @contextmanager
@@ -65,7 +57,7 @@ class DelimitedFiles(TableFiles):
         csv, kind = pyarrow.csv, kind_of(path)
         names, delimiter = self._settings.column_names, DELIMITERS[kind]
         quoted = kind != ".tsv" or self._settings.tsv_quotes
-        with opened(self._files, path) as content:
+        with row_files.opened(self._files, path) as content:
             if quoted:
                 content = whole_lines(content, delimiter, names, self._settings.url_column, lost.stray)
             try:

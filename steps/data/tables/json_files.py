@@ -13,18 +13,8 @@ from typing import Any, BinaryIO, Final, cast
 import pyarrow as pa
 
 from steps.data.causes import Cause
-from steps.data.tables.row_files import (
-    BATCH_ROWS,
-    JSON,
-    LOST,
-    TEXT,
-    Oddities,
-    TableFiles,
-    hash_file,
-    kind_of,
-    opened,
-    require_columns,
-)
+from steps.data.tables import row_files
+from steps.data.tables.row_files import LOST, TEXT, Oddities, TableFiles, kind_of, opened, require_columns
 from steps.data.tables.text_column import from_values
 from steps.errors import StepError
 
@@ -39,7 +29,7 @@ class LineFiles(TableFiles):
     """Rows of JSON or text files; values come as bytes, lists or numbers."""
 
     def _look_at(self, path: str, hasher: Any) -> None:
-        hash_file(hasher, self._files, path)
+        row_files.hash_file(hasher, self._files, path)
         names: dict[str, None] = {}
         for row in self._rows(path):
             self.rows += 1
@@ -50,7 +40,7 @@ class LineFiles(TableFiles):
 
     def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
         rows = iter(self._rows(path))
-        while batch := list(islice(rows, BATCH_ROWS)):
+        while batch := list(islice(rows, row_files.BATCH_ROWS)):
             values = {name: from_values([row.get(name) if row else None for row in batch]) for name in columns}
             lost = pa.array([Cause.BAD_ROW.value if row is None else None for row in batch], pa.string())
             yield pa.record_batch({**values, LOST: lost})
@@ -72,7 +62,7 @@ class LineFiles(TableFiles):
             try:
                 if kind_of(path) == TEXT:
                     yield from self._addresses(stream)
-                elif kind_of(path) == JSON:
+                elif kind_of(path) == row_files.JSON:
                     yield from read_json(stream, path, self._settings.url_column, self.oddities)
                 else:
                     yield from read_lines(stream, path, self.oddities)
@@ -107,7 +97,6 @@ def read_lines(stream: BinaryIO, path: str, oddities: Oddities) -> Iterator[Row]
 
 
 def _object(row: Any, words: str, oddities: Oddities) -> Row:
-    """Return what was read if it is a JSON object; else note it in these words, and return None."""
     if isinstance(row, dict):
         return row
     oddities.note(Cause.BAD_ROW, words)

@@ -106,22 +106,14 @@ def _footer(files: Any, path: str) -> tuple[Any, Any, bytes]:
 
 def image_columns(schema: Any) -> list[str]:
     """Return the columns of Hugging Face's images: structs of `bytes` and `path`."""
-    return [
-        field.name
-        for field in schema
-        if pa.types.is_struct(field.type)
-        and "bytes" in {field.type.field(i).name for i in range(field.type.num_fields)}
-    ]
+    structs = (field for field in schema if pa.types.is_struct(field.type))
+    return [field.name for field in structs if field.type.get_all_field_indices("bytes")]
 
 
 def image_column(schema: Any) -> str:
     """Return the column that holds pictures, or ''."""
-    binary = [
-        field.name
-        for field in schema
-        if field.name.lower() in _IMAGE_NAMES
-        and (pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type))
-    ]
+    named = (field for field in schema if field.name.lower() in _IMAGE_NAMES)
+    binary = [field.name for field in named if field.type in (pa.binary(), pa.large_binary())]
     return next(iter([*image_columns(schema), *binary]), "")
 
 

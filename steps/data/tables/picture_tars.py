@@ -19,18 +19,10 @@ from params.layout import CAPTION_FILES, PICTURES, TARS
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.storage import Storage
+from steps.data.tables import stored_rows
 from steps.data.tables.json_files import parsed
 from steps.data.tables.row_files import CAPTION, LOST, URL, Oddities, is_debris
-from steps.data.tables.stored_rows import (
-    MAX_TEXT_BYTES,
-    Row,
-    StoredRows,
-    caption_in,
-    facts_of,
-    is_blank,
-    note_if_no_text,
-    stored_names,
-)
+from steps.data.tables.stored_rows import MAX_TEXT_BYTES, Row, StoredRows
 from steps.errors import StepError
 
 READERS: Final = 16
@@ -40,7 +32,7 @@ _ENDS_EARLY: Final = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile)
 
 def open_shards(uri: str, settings: DownloadSettings) -> StoredRows:
     """Return the pictures in the tars under a prefix. Raises StepError for no tar, or no sample with a caption."""
-    sizes = stored_names(uri)
+    sizes = stored_rows.stored_names(uri)
     tars = [name for name in sizes if name.lower().endswith(TARS)]
     if not tars:
         raise StepError(f"url_table: no .tar (nor {' nor '.join(TARS[1:])}) under {uri}")
@@ -114,8 +106,6 @@ class _BoundedStream:
 
 
 class _Sample:
-    """The members of one key."""
-
     def __init__(self, place: str) -> None:
         self._place = place
         self.address, self._stop = "", 0
@@ -159,11 +149,11 @@ class _Sample:
 
     def row(self, settings: DownloadSettings, oddities: Oddities) -> Row:
         oddities.keys.update(self._facts)
-        row: Row = {**facts_of(self._facts, settings), URL: self.address}
+        row: Row = {**stored_rows.facts_of(self._facts, settings), URL: self.address}
         asked_for = settings.caption_column != CAPTION and CAPTION in row
-        if self._text is not None and not asked_for and (self._text.strip() or is_blank(row.get(CAPTION))):
-            row[CAPTION] = caption_in(self._text, settings)
-        note_if_no_text(oddities, self._place, row.get(CAPTION))
+        if self._text is not None and not asked_for and (self._text.strip() or stored_rows.is_blank(row.get(CAPTION))):
+            row[CAPTION] = stored_rows.caption_in(self._text, settings)
+        stored_rows.note_if_no_text(oddities, self._place, row.get(CAPTION))
         return {**row, LOST: str(self._cause)} if self._cause else row
 
 

@@ -207,7 +207,6 @@ def _require_utf8(files: Any, path: str, settings: DownloadSettings) -> None:
 
 
 def _sniffed(files: Any, path: str) -> str:
-    """Return the kind of a single file whose name tells none."""
     with files.open(path, "rb") as stream:
         if stream.read(4) == b"PAR1":
             return PARQUET

@@ -28,8 +28,6 @@ def whole_lines(
 
 
 class _Pieces(io.RawIOBase):
-    """A stream of what an iterator yields."""
-
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces, self._rest = pieces, memoryview(b"")
 

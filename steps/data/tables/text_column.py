@@ -25,6 +25,9 @@ NOT_TEXT: Final = b"\xff"
 """No UTF-8: how a value that is no text reaches the door."""
 ZERO: Final = "\0"
 """No character of a text: what holds it is UTF-16 that was taken for UTF-8, or data."""
+_BYTES: Final = (pa.binary(), pa.large_binary(), pa.binary_view())
+_TEXTS: Final = (pa.string(), pa.large_string(), pa.string_view(), *_BYTES, pa.null())
+_LISTS: Final = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)
 # Without the semicolon an entity is a guess: `?a=1&copy=2` is an address, not a copyright sign.
 _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _BYTE_ORDER_MARK: Final = "\ufeff"
@@ -43,19 +46,14 @@ class ReadColumn(NamedTuple):
 
 def is_text(kind: Any) -> bool:
     """Return whether a pyarrow type holds text, or bytes that may be text."""
-    types = pa.types
-    if types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind):
         return is_text(kind.value_type)
-    strings = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    binary = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
-    return bool(strings or binary or types.is_fixed_size_binary(kind) or types.is_null(kind))
+    return kind in _TEXTS or bool(pa.types.is_fixed_size_binary(kind))
 
 
 def is_list(kind: Any) -> bool:
     """Return whether a pyarrow type is a list of some sort."""
-    types = pa.types
-    views = types.is_list_view(kind) or types.is_large_list_view(kind)
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or views)
+    return isinstance(kind, _LISTS)
 
 
 def require_text(path: str, column: str, kind: Any, setting: str) -> None:
@@ -112,7 +110,6 @@ def _without_lost(values: Sequence[Any], lost: Sequence[bool], kind: Any) -> Rea
 
 
 def _numbers(array: Any) -> Any:
-    """Return decimals and booleans as numbers, and everything else as it is."""
     plain = pa.types.is_decimal(array.type) or pa.types.is_boolean(array.type)
     return array.cast(pa.float64(), safe=False) if plain else array
 
@@ -158,10 +155,7 @@ def only_ones(column: ReadColumn) -> ReadColumn:
 
 
 def clean(texts: Any) -> Any:
-    """Return captions as they are judged and stored: entities of HTML undone, trimmed; blank ones are null.
-
-    `texts` are a pyarrow array of strings.
-    """
+    """Return captions, a pyarrow array of strings, with entities of HTML undone and trimmed; blank ones are null."""
     entities = pc.fill_null(pc.and_(pc.match_substring(texts, "&"), pc.match_substring(texts, ";")), False)
     if pc.any(entities).as_py():
         undone = (text and _ENTITY.sub(lambda one: html.unescape(one.group()), text) for text in texts.to_pylist())

@@ -49,7 +49,6 @@ def _one(column: Any, first_row: int, settings: DownloadSettings) -> Any:
 
 
 def _several(column: Any, first_row: int, settings: DownloadSettings) -> list[Captions]:
-    """Return what each row is to be stored with."""
     if settings.captions == "all" and not pa.types.is_string(column.type):
         return [_captions(row) for row in _lists(column)]
     return list(_one(column, first_row, settings).to_pylist())
@@ -93,10 +92,7 @@ class UrlTable:
     """Rows of addresses and captions, in a fixed order."""
 
     def __init__(self, uri: str, settings: DownloadSettings, others: Mapping[str, str] = MappingProxyType({})) -> None:
-        """Open the table; `others` are further columns, and the settings that name them.
-
-        Raises StepError where there is no table, or it lacks a column.
-        """
+        """Open a table; `others` are further columns and the settings that name them. StepError: what it lacks."""
         self._settings, max_rows = settings, settings.max_rows
         own = (settings.url_column, settings.caption_column)
         self._columns = own if settings.source == "urls" else (URL, CAPTION)

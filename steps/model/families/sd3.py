@@ -8,7 +8,7 @@ tokenizer, too, there is no place.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +18,11 @@ from params.families import FLOW, SD3, VAE
 from steps.errors import StepError
 from steps.model.denoiser import BlockHook, Conditions, Denoiser, Shape, TextReader
 from steps.model.families import sd3_single_file
+from steps.model.families.sd3_single_file import T5
+from steps.model.portable import CLIPS
 from steps.model.pretrained import load_text_encoder, load_tokenizer, part_config
 from steps.model.token_lengths import MAX_TOKENS, token_lengths
 
-CLIPS: Final = ("text_encoder", "text_encoder_2")
-T5: Final = "text_encoder_3"
 Parts = Mapping[str, Any]
 
 

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors.torch import save_file
 
 from params.families import VAE
-from params.files import whole_file
 from steps.errors import StepError
-from steps.model.families.single_file import Rules, Tensors, renamed, vae_layout, weights_of
+from steps.model.families.single_file import Rules, Tensors, renamed, save, vae_layout, weights_of
 from steps.model.pretrained import part_config, scheduler_config
 
 TRANSFORMER: Final = "transformer"
@@ -72,9 +70,7 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
     tensors |= vae_layout(vae, weights_of(folder / VAE))
     for part, weights in texts.items():
         tensors |= {f"text_encoders.{PUBLISHED[part]}.transformer.{name}": one for name, one in weights.items()}
-    with whole_file(file) as partial:
-        metadata = {"format": "pt", "modelspec.sai_model_spec": "1.0.1", "modelspec.title": title}
-        save_file({name: one.contiguous() for name, one in tensors.items()}, partial, metadata)
+    save(file, tensors, {"title": title})
     return list(_notes(part_config(folder, TRANSFORMER), vae, scheduler_config(folder)))
 
 

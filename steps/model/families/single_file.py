@@ -10,7 +10,6 @@ metadata (SwarmUI). ComfyUI guesses it from one weight of Stable Diffusion 2, an
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,44 +87,26 @@ _OPENCLIP_NAME: Final = (
     r"token_embedding\.weight|positional_embedding|ln_final\.\w+"
     r"|transformer\.resblocks\.\d+\.(ln_[12]\.\w+|mlp\.c_(fc|proj)\.\w+|attn\.([qkv]_|out_proj\.)\w+)"
 )
-LDM: Final = "ldm.modules"
 DEFAULT_SCALING: Final = 0.18215
 
 
-@dataclass(frozen=True)
 class FolderConfigs:
     """What a folder's configurations say."""
 
-    unet: Mapping[str, Any]
-    vae: Mapping[str, Any]
-    text: Mapping[str, Any]
-    schedule: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, folder: Path) -> "FolderConfigs":
-        """Read those of a folder."""
-        unet, vae, text = (read_object(folder / part / CONFIG_FILE) for part in (UNET, VAE, TEXT_ENCODER))
-        return cls(unet, vae, text, scheduler_config(folder))
-
-    @property
-    def is_openclip(self) -> bool:
+    def __init__(self, folder: Path) -> None:
+        parts = (folder / part / CONFIG_FILE for part in (UNET, VAE, TEXT_ENCODER))
+        self.unet, self.vae, self.text = map(read_object, parts)
+        self.schedule = scheduler_config(folder)
+        self.is_openclip = self.text.get("hidden_act") == "gelu"
         """Whether readers must build OpenCLIP, whose activation is GELU; else OpenAI's CLIP, with its quick GELU."""
-        return self.text.get("hidden_act") == "gelu"
-
-    @property
-    def predicts_v(self) -> bool:
-        """Whether the UNet predicts v."""
-        return self.schedule.get("prediction_type") == "v_prediction"
-
-    @property
-    def ends_in_noise(self) -> bool:
+        self.predicts_v = self.schedule.get("prediction_type") == "v_prediction"
+        self.ends_in_noise = bool(self.schedule.get("rescale_betas_zero_snr"))
         """Whether the schedule has a zero terminal signal-to-noise ratio."""
-        return bool(self.schedule.get("rescale_betas_zero_snr"))
 
 
 def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
     """Write a folder's model into one file; return its `notes`. Raises StepError for a weight that has no place."""
-    described = FolderConfigs.read(folder)
+    described = FolderConfigs(folder)
     if (kind := described.schedule.get("beta_schedule")) != "scaled_linear":
         what = "a single file's readers know scaled_linear alone"
         raise StepError(f"scheduler_config.json: beta_schedule is {kind}: {what}")
@@ -135,10 +116,8 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
     tensors = layout(described, *(weights_of(folder / part) for part in (UNET, VAE, TEXT_ENCODER)))
     markers = {V_KEY: described.predicts_v, ZERO_SNR_KEY: described.ends_in_noise}
     tensors |= {key: torch.zeros(0) for key, marked in markers.items() if marked}
-    with whole_file(file) as partial:
-        save_file(tensors, partial, metadata={"format": "pt", **_model_spec(described, title)})
-    config = ldm_config(described.unet, described.vae, described.schedule, described.predicts_v, described.is_openclip)
-    write_text(file.with_suffix(".yaml"), yaml.safe_dump(config, sort_keys=False))
+    save(file, tensors, _model_spec(described, title))
+    write_text(file.with_suffix(".yaml"), yaml.safe_dump(_ldm_config(described), sort_keys=False))
     return list(notes(described, tensors))
 
 
@@ -150,8 +129,7 @@ def layout(described: FolderConfigs, unet: Tensors, vae: Tensors, text: Tensors)
         named_text = {f"cond_stage_model.transformer.{name}": tensor for name, tensor in text.items()}
     named_unet = renamed("unet", unet, _unet_rules(described.unet), _UNET_NAME)
     all_named = {f"model.diffusion_model.{name}": tensor for name, tensor in named_unet.items()}
-    all_named |= vae_layout(described.vae, vae)
-    return {name: tensor.contiguous() for name, tensor in (all_named | named_text).items()}
+    return all_named | vae_layout(described.vae, vae) | named_text
 
 
 def vae_layout(config: Mapping[str, Any], vae: Tensors) -> Tensors:
@@ -258,29 +236,32 @@ def weights_of(part: Path) -> Tensors:
     return tensors
 
 
+def save(file: Path, tensors: Tensors, model_spec: Mapping[str, str]) -> None:
+    """Write a single file, whole or not at all, with the metadata of Stability AI's ModelSpec 1.0.1."""
+    described = {"sai_model_spec": "1.0.1", **model_spec}
+    metadata = {"format": "pt", **{f"modelspec.{name}": value for name, value in described.items()}}
+    with whole_file(file) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
+
+
 def _model_spec(described: FolderConfigs, title: str) -> dict[str, str]:
-    """Return the metadata of Stability AI's ModelSpec 1.0.1."""
     v2 = "stable-diffusion-v2-768-v" if described.predicts_v else "stable-diffusion-v2-512"
     size_px = int(described.unet.get("sample_size") or 64) * 2 ** (len(described.vae["block_out_channels"]) - 1)
-    values = {
-        "sai_model_spec": "1.0.1",
+    return {
         "architecture": v2 if described.is_openclip else "stable-diffusion-v1",
         "implementation": "https://github.com/Stability-AI/generative-models",
         "title": title,
         "resolution": f"{size_px}x{size_px}",
         "prediction_type": "v" if described.predicts_v else "epsilon",
     }
-    return {f"modelspec.{name}": value for name, value in values.items()}
 
 
-def ldm_config(
-    unet: Mapping[str, Any], vae: Mapping[str, Any], schedule: Mapping[str, Any], predicts_v: bool, openclip: bool
-) -> dict[str, Any]:
-    """Return the configuration of a model, ready for YAML."""
-    text = {"freeze": True, "layer": "penultimate"} if openclip else {}
-    module = "FrozenOpenCLIPEmbedder" if openclip else "FrozenCLIPEmbedder"
+def _ldm_config(described: FolderConfigs) -> dict[str, Any]:
+    unet, vae, schedule = described.unet, described.vae, described.schedule
+    text = {"freeze": True, "layer": "penultimate"} if described.is_openclip else {}
+    module = "FrozenOpenCLIPEmbedder" if described.is_openclip else "FrozenCLIPEmbedder"
     params = {
-        "parameterization": "v" if predicts_v else "eps",
+        "parameterization": "v" if described.predicts_v else "eps",
         "linear_start": schedule["beta_start"],
         "linear_end": schedule["beta_end"],
         "timesteps": schedule["num_train_timesteps"],
@@ -293,15 +274,11 @@ def ldm_config(
         "conditioning_key": "crossattn",
         "scale_factor": vae.get("scaling_factor", DEFAULT_SCALING),
         "use_ema": False,
-        "unet_config": _target("diffusionmodules.openaimodel.UNetModel", _unet(unet)),
+        "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": _unet(unet)},
         "first_stage_config": {"target": "ldm.models.autoencoder.AutoencoderKL", "params": _vae(vae)},
-        "cond_stage_config": _target(f"encoders.modules.{module}", text),
+        "cond_stage_config": {"target": f"ldm.modules.encoders.modules.{module}", "params": text},
     }
     return {"model": {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": params}}
-
-
-def _target(name: str, params: dict[str, Any]) -> dict[str, Any]:
-    return {"target": f"{LDM}.{name}", "params": params}
 
 
 def _unet(config: Mapping[str, Any]) -> dict[str, Any]:

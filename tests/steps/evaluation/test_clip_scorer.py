@@ -36,7 +36,6 @@ def test_the_score_agrees_with_a_direct_computation(evaluator_dir: Path) -> None
         scorer.update(PICTURES[start : start + 4], captions[start : start + 4])
     expected = cosines_by_hand(evaluator_dir / "clip", captions)
     assert scorer.cosines() == pytest.approx(expected, abs=1e-5)
-    assert scorer.score() == pytest.approx(max(expected.mean(), 0.0), abs=1e-5)
     assert expected.std() > 1e-3, "the miniature must tell its pictures apart"
 
 

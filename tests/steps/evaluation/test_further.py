@@ -82,7 +82,7 @@ def scores(seed: int, count: int, shift: float = 0.0) -> Scores:
     features = numbers.normal(shift, 1.0, (count, 3))
     further = {FD_DINOV2: features, CMMD: features, PICK_SCORE: numbers.normal(20 - shift, 1, count)}
     cosines = numbers.normal(0.3, 0.1, count)
-    return Scores(0.3, cosines, cosines, features, features, further)
+    return Scores(cosines, cosines, features, features, further)
 
 
 def test_each_metric_of_each_row_has_its_interval_and_what_it_rests_on() -> None:

@@ -77,5 +77,5 @@ def test_a_damaged_picture_is_named(make_reference: MakeReference) -> None:
     with tarfile.open(folder / "reference-00001.tar", "a") as tar:
         add(tar, "000099.jpg", b"no picture")
         add(tar, "000099.txt", b"a caption")
-    with pytest.raises(StepError, match=r"000099\.jpg cannot be decoded"):
+    with pytest.raises(StepError, match=r"000099\.jpg: its picture cannot be decoded"):
         Reference(folder).read([len(CAPTIONS)])

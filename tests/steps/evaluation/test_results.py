@@ -30,7 +30,7 @@ def scores(seed: int, count: int, offset: float = 0.0) -> Scores:
     numbers = np.random.default_rng(seed)
     cosines = numbers.normal(0.3 - offset / 10, 0.05, count)
     features = numbers.normal(offset, 1, (count, 4)), numbers.normal(offset, 1, (count, 6))
-    return Scores(cosines.mean(), cosines, cosines - 0.1, *features)
+    return Scores(cosines, cosines - 0.1, *features)
 
 
 REAL, TRAINED, UNTRAINED = scores(0, 80), scores(1, 60, 0.8), scores(2, 40, 2.0)
@@ -102,9 +102,8 @@ def test_a_comparison_is_the_difference_on_the_prompts_that_both_drew() -> None:
 
 def test_prompts_are_resampled_together_so_a_small_difference_shows() -> None:
     """The same pictures with a slight fault: each model's own interval is far wider than the difference."""
-    faulty = Scores(
-        TRAINED.clip_score, TRAINED.cosines - 0.001, TRAINED.margins, TRAINED.clip_features, 1.01 * TRAINED.fid_features
-    )
+    others = TRAINED.margins, TRAINED.clip_features, 1.01 * TRAINED.fid_features
+    faulty = Scores(TRAINED.cosines - 0.001, *others)
     found = comparisons(REAL, faulty, {"approved": TRAINED})[FID_ABOVE_APPROVED]
     alone = metrics(REAL, {"trained": TRAINED}, "clip", seed=0)["fid"]
     assert 0 < found["low"] < found["value"]

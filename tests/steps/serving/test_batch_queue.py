@@ -115,7 +115,7 @@ def test_a_request_that_nobody_waits_for_is_not_drawn(reason: str) -> None:
     dead = ticket([1], timeout_s=0.0 if reason == "expired" else 60.0)
     line.submit(dead)
     if reason == "cancelled":
-        dead.cancel()
+        dead.future.cancel()
     line.submit(ticket([2]))
     assert seeds(line.next_batch()) == [2]
 
@@ -124,7 +124,7 @@ def test_dead_requests_make_room() -> None:
     line = queue(max_requests=1)
     first = ticket([1])
     line.submit(first)
-    first.cancel()
+    first.future.cancel()
     line.submit(ticket([2]))
     assert len(line) == 1
 
@@ -202,7 +202,7 @@ def test_a_ticket_is_done_when_its_last_picture_is() -> None:
 
 def test_a_result_that_comes_after_the_client_left_is_dropped() -> None:
     left = ticket([1])
-    left.cancel()
+    left.future.cancel()
     left.deliver(0, PICTURE)
     left.fail(RuntimeError())
     assert left.future.cancelled()

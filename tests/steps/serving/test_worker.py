@@ -161,7 +161,7 @@ def test_a_batch_whose_clients_have_left_is_given_up(bench: Bench) -> None:
     bench.renderer.gate.clear()
     left = bench.submit(1)
     assert bench.renderer.started.wait(5)
-    left.cancel()
+    left.future.cancel()
     stays = bench.submit(2)
     until(lambda: len(bench.renderer.batches) == 2)
     bench.renderer.gate.set()
