@@ -5,6 +5,8 @@ Writes `PROGRESS {"step": ..., "done": ..., "total": ..., "unit": ..., "per_s": 
 
 import json
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from params.layout import PROGRESS_PREFIX
 
@@ -18,6 +20,8 @@ class Progress:
         self._start_s = time.monotonic()
         self._printed_s = float("-inf")
         self._figures: dict[str, float] = {}
+        self.troubles: Mapping[str, str] = {}
+        """Of hosts, by name: they stand in every line."""
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more as done."""
@@ -32,7 +36,7 @@ class Progress:
             self._printed_s = now_s
             print(PROGRESS_PREFIX + json.dumps(self._content(now_s - self._start_s)), flush=True)
 
-    def _content(self, elapsed_s: float) -> dict[str, str | int | float | None]:
+    def _content(self, elapsed_s: float) -> dict[str, Any]:
         """Return the content of the line; the rate leaves out what was done before this process began."""
         per_s = (self._done - self._started_at) / elapsed_s if elapsed_s > 0 else 0.0
         remaining_s = round((self._total - self._done) / per_s, 1) if per_s > 0 else None
@@ -44,4 +48,5 @@ class Progress:
             "per_s": round(per_s, 3),
             "remaining_s": remaining_s,
             **self._figures,
+            **({"troubles": dict(self.troubles)} if self.troubles else {}),
         }

@@ -68,6 +68,10 @@ class HostHealth:
         if not self._hosts:
             raise StepError("hosts: none is left to make shards; run the step again: it makes only what is missing")
 
+    def join(self, host: str) -> None:
+        """Count on a host again that was lost."""
+        self._hosts.setdefault(host, _Host())
+
     def may_work(self, host: str, now_s: float, is_busy: bool) -> bool:
         """Return whether a host gets a shard: all that are well; those in doubt where no other is, or as a probe."""
         one = self._hosts.get(host)
@@ -163,7 +167,7 @@ class HostHealth:
 
 def unanswered(shard: VerifiedShard) -> Counter[str]:
     """Return the rows of a shard that the web did not answer, by cause."""
-    return Counter({cause: shard.failed[cause] for cause in UNANSWERED if shard.failed.get(cause)})
+    return Counter({cause.value: shard.failed[cause] for cause in UNANSWERED if shard.failed.get(cause)})
 
 
 def _answered(shard: VerifiedShard) -> int:

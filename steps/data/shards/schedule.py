@@ -35,7 +35,9 @@ MAX_SLOW: Final = 3
 class _Part:
     task: TableSlice
     makers: list[str] = field(default_factory=list)
-    """Hosts that have made it, and are not believed."""
+    """Hosts that have made it, and are not believed, or were too slow."""
+    is_doubted: bool = False
+    """Whether few of its rows were answered on one of them."""
     failures: int = 0
     ended: int = 0
     """How often it took too long."""
@@ -96,7 +98,8 @@ class Schedule:
             return None
         self._slow[host] = 0
         if self._health.is_suspicious(host, outcome, self._is_retry):
-            if not (run.part.makers and self._health.is_sure(host, task.index)):
+            if not (run.part.is_doubted and self._health.is_sure(host, task.index)):
+                run.part.is_doubted = True
                 self._doubt(run, unanswered(outcome), now_s)
                 return None
             for maker in run.part.makers:
