@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 FoundAddress = tuple[socket.AddressFamily, str]
 
@@ -109,6 +109,6 @@ class HostNames:
         ((at_s,),) = self._execute(take, 1 / ASKED_PER_S, now_s)
         self._sleep(max(0.0, at_s - now_s))
 
-    def _execute(self, statement: str, *values: object) -> list[tuple[str | float, ...]]:
+    def _execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock, closing(self._kept.execute(statement, values)) as rows:
             return rows.fetchall()

@@ -21,6 +21,8 @@ from steps.errors import StepError
 UNANSWERED: Final = (Cause.NO_ADDRESS, Cause.NO_CONNECTION, Cause.TIMEOUT)
 TOO_SLOW: Final = "too_slow"
 """The cause of a host whose shards have to be ended, one after the other."""
+LOST: Final = "lost"
+"""The cause of a host that says nothing any more."""
 
 FAR: Final = 0.75
 """Below this part of the others' share of answered rows a shard is suspicious."""
@@ -55,7 +57,7 @@ class HostHealth:
     def __init__(self, hosts: Iterable[str]) -> None:
         self._hosts = {host: _Host() for host in hosts}
         self.sick: dict[str, str] = {}
-        """Hosts that were set aside, whether or not they came back, with the most frequent cause."""
+        """Hosts that were set aside or lost, whether or not they came back, with the most frequent cause."""
 
     def begin_round(self) -> None:
         """Forget what is usual: rows that failed before fail more often."""
@@ -65,6 +67,7 @@ class HostHealth:
     def lose(self, host: str) -> None:
         """Count on a host no more. Raises StepError where it was the last one."""
         self._hosts.pop(host, None)
+        self.sick[host] = LOST
         if not self._hosts:
             raise StepError("hosts: none is left to make shards; run the step again: it makes only what is missing")
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from steps.data.shards.crew import POLL_S, Crew, Report
 from steps.data.shards.guarded_downloader import ShardMaker
@@ -77,6 +78,8 @@ class ShardPool:
             return
         host.call = None
         if (error := call.exception()) is not None:
+            if host.is_lost:
+                time.sleep(POLL_S)
             self._lose(name, host, schedule, " ".join(str(error).split())[:200])
             return
         if host.is_lost:
@@ -102,9 +105,9 @@ class ShardPool:
 def host_pool(maker: ShardMaker, processes: int, on_progress: Callable[[int], None]) -> Iterator[ShardPool]:
     """Yield a pool of this host's processes."""
     crew, thread = Crew(maker, processes), ThreadPoolExecutor(1)
-    exchange: Exchange = lambda begin, end: thread.submit(crew.exchange, begin, end)  # noqa: E731
     try:
-        yield ShardPool({"this host": (exchange, crew.places())}, maker.limit_s, on_progress)
+        crews: dict[str, tuple[Exchange, int]] = {"this host": (partial(thread.submit, crew.exchange), crew.places())}
+        yield ShardPool(crews, maker.limit_s, on_progress)
     finally:
         thread.shutdown()
         crew.close()
@@ -123,8 +126,11 @@ def cluster_pool(maker: ShardMaker, processes: int, on_progress: Callable[[int],
     told = ray.put(maker)
     actors = {mark: kind.options(resources={mark: 0.01}).remote(told, processes) for mark in marks}
     places = ray.get([actor.places.remote() for actor in actors.values()])
-    crews = {
-        mark.removeprefix("host:"): (lambda begin, end, actor=actor: actor.exchange.remote(begin, end).future(), count)
-        for (mark, actor), count in zip(actors.items(), places, strict=True)
-    }
+    crews: dict[str, tuple[Exchange, int]] = {}
+    for (mark, actor), count in zip(actors.items(), places, strict=True):
+        crews[mark.removeprefix("host:")] = _through(actor), count
     return ShardPool(crews, maker.limit_s, on_progress)
+
+
+def _through(actor: Any) -> Exchange:
+    return lambda begin, end: actor.exchange.remote(begin, end).future()
