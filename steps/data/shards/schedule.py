@@ -27,6 +27,8 @@ MEDIAN_OF: Final = 101
 MIN_MEDIAN_OF: Final = 3
 LEAST_DEADLINE_S: Final = 5.0
 """No median of tiny shards makes a hiccup of a busy host a hang."""
+START_S: Final = 30.0
+"""What a process may take to start after one that ended, on a busy host; seconds otherwise."""
 MAX_SLOW: Final = 3
 """Shards of a host in a row that had to be ended: from then on they are counted against its health."""
 
@@ -48,6 +50,8 @@ class _Run:
     part: _Part
     host: str
     since_s: float
+    start_s: float = 0.0
+    """What it is given beside its deadline, for a process to start."""
     deadline_s: float = 0.0
     """What it was given when it was found to be overdue; 0: it is not."""
 
@@ -65,6 +69,7 @@ class Schedule:
         self._running: dict[int, _Run] = {}
         self._took_s: deque[float] = deque(maxlen=MEDIAN_OF)
         self._slow: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
         self._ahead: TableSlice | None = None
         health.begin_round()
 
@@ -82,7 +87,9 @@ class Schedule:
             return None
         part = self._part_for(host)
         if part is not None:
-            self._running[part.task.index] = _Run(part, host, now_s)
+            is_new = self._failures[host] > 0
+            self._failures[host] -= is_new
+            self._running[part.task.index] = _Run(part, host, now_s, START_S * is_new)
         return part.task if part else None
 
     def done(self, host: str, task: TableSlice, outcome: VerifiedShard | str, now_s: float) -> VerifiedShard | None:
@@ -117,7 +124,7 @@ class Schedule:
         found = []
         for run in self._running.values():
             deadline_s = self._deadline_s(run.part)
-            if not run.deadline_s and now_s - run.since_s > deadline_s:
+            if not run.deadline_s and now_s - run.since_s > deadline_s + run.start_s:
                 run.deadline_s = deadline_s
                 found.append((run.host, run.part.task))
         return found
@@ -147,6 +154,7 @@ class Schedule:
 
     def _failed(self, run: _Run, problem: str, now_s: float) -> None:
         part, name = run.part, shard_stem(run.part.task.index)
+        self._failures[run.host] += 1
         if run.deadline_s:
             problem = f"ended on {run.host}, where it took {now_s - run.since_s:.0f} s: too long"
             part.ended += 1
