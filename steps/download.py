@@ -7,7 +7,6 @@ manifest, last, to the output `shards`.
     python -m steps download --url-table s3://BUCKET/urls/ --shards-uri s3://BUCKET/shards
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,7 +17,7 @@ from steps.artifact import publish
 from steps.container import Cluster, Container
 from steps.data.collecting.collection import Collection
 from steps.data.shards.guarded_downloader import ShardMaker
-from steps.data.shards.shard_pool import ClusterPool, HostPool, ShardPool
+from steps.data.shards.shard_pool import ShardPool, cluster_pool, host_pool
 from steps.data.shards.shards_artifact import ShardsManifest
 from steps.progress import Progress
 
@@ -50,7 +49,7 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
     collection = Collection(arguments)
     shards = collection.finished()
     total, left = collection.table.rows, collection.rows_left(shards)
-    done = total - left
+    done, sick_hosts = total - left, dict[str, str]()
     progress = Progress("download", total, "rows", done=done)
     collection.artifact.begin()
     if left:
@@ -63,6 +62,7 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
             progress.set(min(done + max(fetched, in_shards), total - 1))
 
         with _pool(collection.maker(), arguments, cluster, job_name, count) as pool:
+            progress.troubles = sick_hosts = pool.health.sick
             collection.collect(pool, shards, lambda rows: count(0, rows))
     elif len(cluster.hosts) > 1:
         from steps.ray_cluster import leading
@@ -73,7 +73,7 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
     for cause, words in collection.table.oddities.examples.items():
         print(f"{cause}, for example: {words}", flush=True)
     progress.set(total)
-    return collection.manifest(shards)
+    return collection.manifest(shards).model_copy(update={"sick_hosts": sick_hosts})
 
 
 @contextmanager
@@ -85,10 +85,10 @@ def _pool(
     on_progress: Callable[[int], None],
 ) -> Iterator[ShardPool]:
     if len(cluster.hosts) == 1:
-        with HostPool(maker, arguments.processes or os.cpu_count() or 1, on_progress) as pool:
+        with host_pool(maker, arguments.processes, on_progress) as pool:
             yield pool
         return
     from steps.ray_cluster import leading
 
     with leading(cluster, job_name, arguments.host_wait_s):
-        yield ClusterPool(maker, arguments.processes)
+        yield cluster_pool(maker, arguments.processes, on_progress)

@@ -5,6 +5,7 @@ Writes `PROGRESS {"step": ..., "done": ..., "total": ..., "unit": ..., "per_s": 
 
 import json
 import time
+from collections.abc import Mapping
 
 from params.layout import PROGRESS_PREFIX
 
@@ -17,6 +18,8 @@ class Progress:
         self._done = self._started_at = done
         self._start_s = time.monotonic()
         self._printed_s = float("-inf")
+        self.troubles: Mapping[str, str] = {}
+        """Of hosts, by name: they stand in every line."""
 
     def advance(self, count: int = 1) -> None:
         """Count `count` more as done."""
@@ -39,4 +42,6 @@ class Progress:
             "remaining_s": round((self._total - done) / per_s, 1) if per_s > 0 else None,
         }
         line |= {name: round(value, 3) for name, value in figures.items()}
+        if self.troubles:
+            line["troubles"] = dict(self.troubles)
         print(PROGRESS_PREFIX + json.dumps(line), flush=True)

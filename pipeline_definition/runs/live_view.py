@@ -132,6 +132,7 @@ def progress_text(line: Mapping[str, Any]) -> str:
         parts.append(f"{dollars(float(line['cost_usd']))} so far")
     if line.get("remaining_usd") is not None and done < total:
         parts.append(f"{dollars(float(line['remaining_usd']))} to go")
+    parts += [f"{host} is set aside ({cause})" for host, cause in line.get("troubles", {}).items()]
     return ", ".join(parts)
 
 

@@ -6,12 +6,10 @@ the rows that are new and no others, and what it leaves out is marked. A shard t
 for good ends the step, and the next run makes only what is missing.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
-from typing import Final
 
 import numpy as np
 
@@ -37,12 +35,9 @@ from steps.data.shards.shards_artifact import (
     ShardsManifest,
     VerifiedShard,
     make_ledger,
-    shard_stem,
 )
-from steps.data.tables.url_table import TableSlice, UrlTable
+from steps.data.tables.url_table import UrlTable
 from steps.errors import StepError
-
-TRIES: Final = 3
 
 
 class Collection:
@@ -68,7 +63,7 @@ class Collection:
 
     def maker(self) -> ShardMaker:
         """Return what makes the shards."""
-        return ShardMaker(self._arguments, self.artifact.parts_digest, self._blocklist)
+        return ShardMaker(self._arguments, self._blocklist)
 
     def finished(self) -> dict[int, VerifiedShard]:
         """Return the verified shards that are there, by number; of release 0.1.0, too."""
@@ -109,23 +104,12 @@ class Collection:
     def _collect(
         self, pool: ShardPool, pending: Pending, shards: dict[int, VerifiedShard], on_shard: Callable[[int], None]
     ) -> None:
-        queue = _Tasks(tasks(pending, self.table, set(shards), self._arguments.samples_per_shard))
-        tries: dict[int, int] = {}
-        for task, outcome in pool.run(queue):
-            index = task.index
-            if isinstance(outcome, VerifiedShard):
-                shards[index] = outcome
-                self._made_with[index] = self._limits
-                on_shard(outcome.rows)
-                continue
-            tries[index] = tries.get(index, 0) + 1
-            print(f"shard {shard_stem(index)} failed ({tries[index]} of {TRIES} tries): {outcome}", flush=True)
-            if tries[index] == TRIES:
-                raise StepError(
-                    f"shard {shard_stem(index)} could not be verified in {TRIES} tries: {outcome}; "
-                    "run the step again: it makes only the shards that are missing"
-                )
-            queue.again.append(task)
+        new = tasks(pending, self.table, set(shards), self._arguments.samples_per_shard)
+        for index, shard in pool.run(new, is_retry=pending.first_number > 0):
+            ShardRecord(plan_digest=self.artifact.parts_digest, shard=shard, limits=self._limits).write(self._storage)
+            shards[index] = shard
+            self._made_with[index] = self._limits
+            on_shard(shard.rows)
 
     def manifest(self, shards: dict[int, VerifiedShard]) -> ShardsManifest:
         """Return the manifest of all shards that have rows of the table, in which what does not count is marked.
@@ -235,14 +219,3 @@ class Collection:
             # Address and caption do not say all of these rows.
             identity["table"] = self.table.digest
         return identity
-
-
-class _Tasks(Iterator[TableSlice]):
-    """Tasks to be done again, then new ones; it can go on after it has run dry."""
-
-    def __init__(self, new: Iterator[TableSlice]) -> None:
-        self._new = new
-        self.again: deque[TableSlice] = deque()
-
-    def __next__(self) -> TableSlice:
-        return self.again.popleft() if self.again else next(self._new)

@@ -55,7 +55,7 @@ class GuardedConnection(http.client.HTTPConnection):
         try:
             self._open = connect_first(self._guard.addresses(self.host, self.port), self._deadline_s)
         except OSError:
-            self._guard.forget(self.host, self.port)
+            self._guard.forget(self.host)
             raise
         if self._is_tls:
             self._open.settimeout(remaining_s(self._deadline_s))

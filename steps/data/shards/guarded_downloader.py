@@ -10,6 +10,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import fsspec
@@ -19,11 +20,11 @@ from params.programs import DownloadArguments
 from steps.data.causes import Cause, FetchError
 from steps.data.fetching.address import AddressGuard
 from steps.data.fetching.fetch import Fetcher
+from steps.data.fetching.host_names import HostNames
 from steps.data.fetching.stored_pictures import StoredPictures
 from steps.data.shards.blocklist import Blocklist
-from steps.data.shards.limits import limits_of
 from steps.data.shards.row_checks import boxes_to_blur
-from steps.data.shards.shards_artifact import ShardRecord, VerifiedShard
+from steps.data.shards.shards_artifact import VerifiedShard
 from steps.data.shards.verification import verify_shard
 from steps.data.storage import Storage
 from steps.data.tables.row_files import CAPTION, CAPTIONS, URL
@@ -38,14 +39,19 @@ SHARD_DIGITS: Final = 5
 class ShardMaker:
     """Makes one shard at a time. Pickled once for each worker process, where img2dataset is then imported."""
 
-    def __init__(self, arguments: DownloadArguments, plan_digest: str, blocklist: Blocklist) -> None:
-        self._settings, self._uri, self.plan_digest = arguments, arguments.shards_uri, plan_digest
-        self._blocklist = blocklist
-        self._limits = limits_of(arguments, blocklist)
+    def __init__(self, arguments: DownloadArguments, blocklist: Blocklist) -> None:
+        self._settings, self._uri, self._blocklist = arguments, arguments.shards_uri, blocklist
         self._downloader: Any = None
 
-    def prepare(self, on_row: Callable[[], None] | None = None) -> None:
-        """Import img2dataset and set it up."""
+    @property
+    def limit_s(self) -> float:
+        """The most that a shard can take, in seconds: twice what it does if no row is answered in its time."""
+        settings = self._settings
+        row_s = settings.timeout_s * (settings.retries + 1) + settings.max_retry_after_s
+        return 60 + 2 * row_s * (1 + settings.samples_per_shard / settings.threads)
+
+    def prepare(self, on_row: Callable[[], None] | None = None, names_file: Path | None = None) -> None:
+        """Import img2dataset and set it up; processes of a host share what is in `names_file`."""
         settings = self._settings
         from PIL import Image
 
@@ -59,7 +65,8 @@ class ShardMaker:
             OrderedShardWriter.on_row = staticmethod(on_row)
         self._source: Fetcher | StoredPictures
         if settings.source == "urls":
-            self._source = Fetcher(settings, AddressGuard(settings.allowed_hosts, blocked_hosts=self._blocklist.hosts))
+            guard = AddressGuard(settings.allowed_hosts, HostNames(names_file), self._blocklist.hosts)
+            self._source = Fetcher(settings, guard)
         else:
             self._source = StoredPictures(settings.url_table, settings.max_body_mb << 20)
         self._picture = FetchedPicture
@@ -84,7 +91,10 @@ class ShardMaker:
         )
 
     def make(self, rows: TableSlice) -> VerifiedShard:
-        """Make, read back and record these rows' shard. Raises UnverifiedShardError for differing files, and others."""
+        """Make these rows' shard and read it back; it counts once the collection has recorded it.
+
+        Raises UnverifiedShardError for differing files, and others.
+        """
         if self._downloader is None:
             self.prepare()
         storage = Storage(self._uri)
@@ -92,9 +102,7 @@ class ShardMaker:
         all_captions = self._settings.captions == "all"
         with arrow_file(rows, all_captions) as address, _fetching(lambda key, url: self._fetch(rows, key, url)):
             self._downloader.download_shard((rows.index, address))
-        shard = verify_shard(storage, rows.index, len(rows.urls), self._reader.measured)
-        ShardRecord(plan_digest=self.plan_digest, shard=shard, limits=self._limits).write(storage)
-        return shard
+        return verify_shard(storage, rows.index, len(rows.urls), self._reader.measured)
 
     def _fetch(self, rows: TableSlice, key: int, url: str) -> Fetched:
         """Stand in for img2dataset's `download_image_with_retry`: an exception here would lose the whole shard."""

@@ -1,164 +1,137 @@
-"""Worker processes that make shards: of this host, or of all hosts of the job through Ray.
+"""The crews of this host, or of all hosts of the job through Ray, and the schedule by which they make shards.
 
-A lost worker costs a retry of its shard. When the job's process ends, however it ends, its workers end at once: the
-pipe that only it holds closes.
+A host that says nothing for a minute is lost: others make its shards, and it gets new ones once it speaks again.
 """
 
-import contextlib
-import multiprocessing
-import os
-import sys
-import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
-from multiprocessing.connection import Connection
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, Final
 
+from steps.data.shards.crew import POLL_S, Crew, Report
 from steps.data.shards.guarded_downloader import ShardMaker
+from steps.data.shards.host_health import HostHealth
+from steps.data.shards.schedule import Schedule
 from steps.data.shards.shards_artifact import VerifiedShard
 from steps.data.tables.url_table import TableSlice
 
-Outcome = tuple[TableSlice, VerifiedShard | str]
+SILENT_S: Final = 60.0
 
-POLL_S: Final = 0.5
-
-# One task for each worker waits ready; a task holds its rows of the table.
-TASKS_PER_WORKER: Final = 2
-
-_maker: ShardMaker | None = None
-_makers: dict[str, ShardMaker] = {}
+Exchange = Callable[[list[TableSlice], list[int]], "Future[Report]"]
 
 
-class HostPool(contextlib.AbstractContextManager["HostPool"]):
-    """Processes of this host. Use as a context manager."""
+class _Host:
+    """What this process knows of a host's crew."""
 
-    def __init__(self, maker: ShardMaker, processes: int, on_progress: Callable[[int], None]) -> None:
-        """`on_progress` hears, about twice a second, how many rows the workers have dealt with in all."""
-        self._maker, self._processes, self._on_progress = maker, processes, on_progress
-        self._context = multiprocessing.get_context("spawn")
-        self._counter = self._context.Value("q", 0)
-        self._executor: ProcessPoolExecutor | None = None
-        self._alive: list[Connection] = []
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
-    def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
-        """Yield each shard, or why it failed."""
-        pending: dict[Future[VerifiedShard], TableSlice] = {}
-        while True:
-            for task in islice(tasks, TASKS_PER_WORKER * self._processes - len(pending)):
-                pending[self._submit(task)] = task
-            if not pending:
-                return
-            done, _ = wait(pending, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            self._on_progress(self._counter.value)
-            for future in done:
-                yield pending.pop(future), self._outcome(future)
-
-    def _submit(self, task: TableSlice) -> Future[VerifiedShard]:
-        for _ in range(2):
-            try:
-                return self._started().submit(_make, task)
-            except BrokenProcessPool:
-                self._stop()
-        raise BrokenProcessPool("worker processes end as soon as they start")
-
-    def _outcome(self, future: Future[VerifiedShard]) -> VerifiedShard | str:
-        try:
-            return future.result()
-        except BrokenProcessPool:
-            return "a worker process died"
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-
-    def _started(self) -> ProcessPoolExecutor:
-        if self._executor is None:
-            reader, writer = self._context.Pipe(duplex=False)
-            self._alive = [reader, writer]
-            told = (self._maker, self._counter, reader)
-            self._executor = ProcessPoolExecutor(self._processes, self._context, _begin, told)
-        return self._executor
-
-    def _stop(self) -> None:
-        if self._executor is not None:
-            for end in reversed(self._alive):
-                end.close()
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
+    def __init__(self, exchange: Exchange, places: int) -> None:
+        self.exchange, self.places = exchange, places
+        self.tasks: dict[int, TableSlice] = {}
+        self.to_end: list[int] = []
+        self.call: Future[Report] | None = None
+        self.asked_s = 0.0
+        self.is_lost = False
+        self.rows = 0
 
 
-class ClusterPool:
-    """Processes on each host of the Ray cluster that is up."""
+class ShardPool:
+    """Makes shards on hosts."""
 
-    def __init__(self, maker: ShardMaker, processes: int) -> None:
-        """`processes` of 0 are one for each core."""
-        # It takes seconds to import: only where there is something to share out.
-        import ray
+    def __init__(
+        self, crews: dict[str, tuple[Exchange, int]], limit_s: float, on_progress: Callable[[int], None]
+    ) -> None:
+        """`crews` are each host's and its places; `on_progress` hears how many rows they have dealt with in all."""
+        self._hosts = {name: _Host(*crew) for name, crew in crews.items()}
+        self._limit_s, self._on_progress = limit_s, on_progress
+        self.health = HostHealth(crews)
 
-        self._ray = ray
-        hosts = [node for node in ray.nodes() if node["Alive"]]
-        cpus = min(float(node["Resources"]["CPU"]) for node in hosts)
-        per_host = processes or int(cpus)
-        self._limit = TASKS_PER_WORKER * per_host * len(hosts)
-        # A retry is the collection's business: it counts them.
-        options = {"num_cpus": cpus / per_host, "max_retries": 0, "scheduling_strategy": "SPREAD"}
-        self._make = ray.remote(**options)(_make_on_host)
-        self._maker = ray.put(maker)
+    def run(self, tasks: Iterator[TableSlice], is_retry: bool = False) -> Iterator[tuple[int, VerifiedShard]]:
+        """Yield each shard with its number. Raises StepError where one cannot be made, or all hosts are sick."""
+        schedule = Schedule(tasks, self.health, self._limit_s, is_retry)
+        while not schedule.is_finished:
+            for name, task in schedule.overdue(time.monotonic()):
+                self._hosts[name].to_end.append(task.index)
+            for name, host in self._hosts.items():
+                if host.call is None:
+                    self._ask(name, host, schedule)
+            wait([host.call for host in self._hosts.values() if host.call], POLL_S, FIRST_COMPLETED)
+            for name, host in self._hosts.items():
+                yield from self._hear(name, host, schedule)
+            self._on_progress(sum(host.rows for host in self._hosts.values()))
 
-    def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
-        """Yield each shard, or why it failed."""
-        pending: dict[Any, TableSlice] = {}
-        while True:
-            for task in islice(tasks, self._limit - len(pending)):
-                pending[self._make.remote(self._maker, task)] = task
-            if not pending:
-                return
-            done, _ = self._ray.wait(list(pending))
-            for result in done:
-                yield pending.pop(result), self._outcome(result)
+    def _ask(self, name: str, host: _Host, schedule: Schedule) -> None:
+        begin = []
+        while len(host.tasks) < host.places and (task := schedule.next_for(name, time.monotonic())):
+            host.tasks[task.index] = task
+            begin.append(task)
+        host.call, host.asked_s = host.exchange(begin, host.to_end), time.monotonic()
+        host.to_end = []
 
-    def _outcome(self, result: Any) -> VerifiedShard | str:
-        try:
-            shard: VerifiedShard = self._ray.get(result)
-            return shard
-        except self._ray.exceptions.RayTaskError as error:
-            return f"{type(error.cause).__name__}: {error.cause}"
-        except self._ray.exceptions.RayError as error:
-            return f"a worker died: {' '.join(str(error).split())[:200]}"
+    def _hear(self, name: str, host: _Host, schedule: Schedule) -> Iterator[tuple[int, VerifiedShard]]:
+        call = host.call
+        if call is None:
+            return
+        if not call.done():
+            if time.monotonic() - host.asked_s > SILENT_S:
+                self._lose(name, host, schedule, f"it has said nothing for {SILENT_S:.0f} s")
+            return
+        host.call = None
+        if (error := call.exception()) is not None:
+            if host.is_lost:
+                time.sleep(POLL_S)
+            self._lose(name, host, schedule, " ".join(str(error).split())[:200])
+            return
+        if host.is_lost:
+            host.is_lost = False
+            self.health.join(name)
+        outcomes, host.rows = call.result()
+        for number, outcome in outcomes:
+            # What a host says that was lost meanwhile is another's business now.
+            if (task := host.tasks.pop(number, None)) is not None:
+                shard = schedule.done(name, task, outcome, time.monotonic())
+                if shard is not None:
+                    yield number, shard
 
-
-ShardPool = HostPool | ClusterPool
-
-
-def _make_on_host(maker: ShardMaker, task: TableSlice) -> VerifiedShard:
-    """Make a shard in a worker of Ray, which keeps what it has set up for the next one."""
-    return _makers.setdefault(maker.plan_digest, maker).make(task)
-
-
-def _begin(maker: ShardMaker, counter: Any, alive: Connection) -> None:
-    global _maker
-    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
-
-    def count_row() -> None:
-        with counter.get_lock():
-            counter.value += 1
-
-    # webdataset imports torch where there is one: a second or two and 300 MB in every process, for nothing.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    maker.prepare(count_row)
-    _maker = maker
-
-
-def _end_with(alive: Connection) -> None:
-    """Wait for the other end of the pipe to close; then this process has no one left to work for."""
-    with contextlib.suppress(EOFError, OSError):
-        alive.recv_bytes()
-    os._exit(1)
+    def _lose(self, name: str, host: _Host, schedule: Schedule, why: str) -> None:
+        if host.is_lost:
+            return
+        print(f"WARNING host {name} is lost: {why}; others make its shards", flush=True)
+        host.is_lost, host.to_end, host.tasks = True, list(host.tasks), {}
+        schedule.lost(name)
 
 
-def _make(task: TableSlice) -> VerifiedShard:
-    assert _maker is not None, "the pool's initializer has run"
-    return _maker.make(task)
+@contextmanager
+def host_pool(maker: ShardMaker, processes: int, on_progress: Callable[[int], None]) -> Iterator[ShardPool]:
+    """Yield a pool of this host's processes."""
+    crew, thread = Crew(maker, processes), ThreadPoolExecutor(1)
+    try:
+        crews: dict[str, tuple[Exchange, int]] = {
+            "this host": (lambda begin, end: thread.submit(crew.exchange, begin, end), crew.places())
+        }
+        yield ShardPool(crews, maker.limit_s, on_progress)
+    finally:
+        thread.shutdown()
+        crew.close()
+
+
+def cluster_pool(maker: ShardMaker, processes: int, on_progress: Callable[[int], None]) -> ShardPool:
+    """Return a pool of processes on each host of the Ray cluster that is up."""
+    # It takes seconds to import: only where there is something to share out.
+    import ray
+
+    # An actor whose host's node starts anew comes back with it.
+    kind = ray.remote(num_cpus=0, max_restarts=-1)(Crew)
+    marks = sorted(
+        mark for node in ray.nodes() if node["Alive"] for mark in node["Resources"] if mark.startswith("host:")
+    )
+    told = ray.put(maker)
+    actors = {mark: kind.options(resources={mark: 0.01}).remote(told, processes) for mark in marks}
+    places = ray.get([actor.places.remote() for actor in actors.values()])
+    crews: dict[str, tuple[Exchange, int]] = {}
+    for (mark, actor), count in zip(actors.items(), places, strict=True):
+        crews[mark.removeprefix("host:")] = _through(actor), count
+    return ShardPool(crews, maker.limit_s, on_progress)
+
+
+def _through(actor: Any) -> Exchange:
+    return lambda begin, end: actor.exchange.remote(begin, end).future()

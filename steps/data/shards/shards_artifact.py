@@ -110,6 +110,8 @@ class ShardsManifest(Model):
     ledger: Ledger
     shards: tuple[VerifiedShard, ...]
     """In the order of the table."""
+    sick_hosts: dict[str, str] = Field(default_factory=dict, exclude_if=not_)
+    """Hosts that were set aside or lost meanwhile, by the most frequent cause; no row was lost to them."""
 
 
 def make_ledger(

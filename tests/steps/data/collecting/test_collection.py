@@ -3,7 +3,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +15,6 @@ from params.layout import MANIFEST_FILE
 from params.programs import DownloadArguments
 from steps.data.collecting.collection import Collection
 from steps.data.encoding.samples import read_table
-from steps.data.shards.shard_pool import Outcome
 from steps.data.shards.shards_artifact import ShardRecord, ShardsManifest, VerifiedShard, shard_stem
 from steps.data.storage import Storage
 from steps.data.tables.url_table import TableSlice
@@ -34,26 +32,21 @@ class Pool:
         fails: Callable[[int, int], bool] = lambda *_: False,
         fate: Callable[[str], str | None] = lambda url: None,
     ) -> None:
-        self._plan, self._storage, self._fails, self._fate = collection.maker().plan_digest, Storage(uri), fails, fate
+        self._storage, self._fails, self._fate = Storage(uri), fails, fate
         self.tries: list[int] = []
         self.urls: list[str] = []
         self.rows: list[tuple[str, str | None]] = []
         self.shards: dict[int, list[str]] = {}
-        self._limits = collection._limits
 
-    def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
-        while True:
-            ready = list(islice(tasks, 2))
-            if not ready:
-                return
-            for task in ready:
-                yield task, self._make(task)
+    def run(self, tasks: Iterator[TableSlice], is_retry: bool) -> Iterator[tuple[int, VerifiedShard]]:
+        for task in tasks:
+            yield task.index, self._make(task)
 
-    def _make(self, task: TableSlice) -> VerifiedShard | str:
+    def _make(self, task: TableSlice) -> VerifiedShard:
         index = task.index
         self.tries.append(index)
         if self._fails(index, self.tries.count(index)):
-            return "refused"
+            raise StepError(f"shard {shard_stem(index)} is refused")
         urls = [url or "" for url in task.urls]
         self.urls += urls
         self.rows += zip(urls, task.captions, strict=True)
@@ -71,8 +64,6 @@ class Pool:
         self._storage.write(shard.name, b"tar")
         shard_tables.write_fates(self._storage, index, rows)
         shard_tables.write_samples(self._storage, index, [url for cause, url, _ in rows if cause is None])
-        record = ShardRecord(plan_digest=self._plan, shard=shard, limits=self._limits)
-        self._storage.write(f"{shard_stem(index)}.verified.json", record.model_dump_json().encode())
         return shard
 
 
@@ -100,20 +91,6 @@ def test_every_row_is_accounted_for_and_a_repeated_url_is_kept_once(arguments: D
     assert (ledger.rows, ledger.tried, ledger.kept) == (10, 7, 7)
     assert (ledger.failed, ledger.filtered, ledger.sample_yield) == ({"no_url": 1}, {"duplicate": 2}, 0.875)
     assert [shard.name for shard in manifest.shards] == ["00000.tar", "00001.tar", "00002.tar"]
-
-
-def test_a_failed_shard_is_made_again(arguments: DownloadArguments) -> None:
-    collection = Collection(arguments)
-    pool = Pool(collection, arguments.shards_uri, lambda index, tries: index in (1, 2) and tries < 3)
-    assert sorted(collect(arguments, pool, collection)) == [0, 1, 2]
-    assert pool.tries.count(1) == pool.tries.count(2) == 3
-
-
-def test_a_shard_that_keeps_failing_ends_the_step_and_is_named(arguments: DownloadArguments) -> None:
-    collection = Collection(arguments)
-    pool = Pool(collection, arguments.shards_uri, lambda index, _: index == 1)
-    with pytest.raises(StepError, match=r"shard 00001 could not be verified in 3 tries: refused; run the step again"):
-        collect(arguments, pool, collection)
 
 
 def test_a_second_run_makes_only_what_is_missing(arguments: DownloadArguments) -> None:

@@ -1,15 +1,13 @@
 import ipaddress
 import socket
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steps.data.causes import FetchError
-from steps.data.fetching import address as module
-from steps.data.fetching.address import AddressGuard, SocketAddress, is_public
+from steps.data.fetching.address import AddressGuard, is_public
+from steps.data.fetching.host_names import FoundAddress, HostNames
 
 PRIVATE = [
     "127.0.0.1",
@@ -40,26 +38,26 @@ PRIVATE = [
 ]
 
 
-def answering(*answers: list[str]) -> module.Resolver:
-    """Return a resolver that gives these answers, one after the other; the last one for ever."""
+def answering(*answers: list[str]) -> HostNames:
+    """Return names that have these answers, one after the other; the last one for ever."""
     left = list(answers)
 
-    def resolve(host: str, port: int) -> list[SocketAddress]:
+    def ask(name: str) -> list[FoundAddress]:
         found = left.pop(0) if len(left) > 1 else left[0]
-        return [(socket.AF_INET6 if ":" in text else socket.AF_INET, (text, port)) for text in found]
+        return [(socket.AF_INET6 if ":" in text else socket.AF_INET, text) for text in found]
 
-    return resolve
+    return HostNames(ask=ask)
 
 
 @pytest.mark.parametrize("text", PRIVATE)
 def test_addresses_that_are_not_public_are_refused(text: str) -> None:
     with pytest.raises(FetchError, match="refused_address"):
-        AddressGuard(resolver=answering([text])).addresses("pictures.example", 80)
+        AddressGuard(names=answering([text])).addresses("pictures.example", 80)
 
 
 @pytest.mark.parametrize("text", ["93.184.216.34", "8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"])
 def test_public_addresses_pass(text: str) -> None:
-    assert AddressGuard(resolver=answering([text])).addresses("pictures.example", 80)[0][1] == (text, 80)
+    assert AddressGuard(names=answering([text])).addresses("pictures.example", 80)[0][1] == (text, 80)
 
 
 @given(st.ip_addresses(v=4))
@@ -75,7 +73,7 @@ def test_no_wrapping_makes_an_address_public(inner: ipaddress.IPv4Address) -> No
 
 def test_one_private_address_among_public_ones_is_enough() -> None:
     with pytest.raises(FetchError, match="refused_address"):
-        AddressGuard(resolver=answering(["8.8.8.8", "10.0.0.1"])).addresses("pictures.example", 80)
+        AddressGuard(names=answering(["8.8.8.8", "10.0.0.1"])).addresses("pictures.example", 80)
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "127.1", "localhost"])
@@ -93,54 +91,11 @@ def test_allowed_hosts_may_be_private_on_their_port_only() -> None:
 
 
 def test_a_name_that_changes_its_address_is_judged_by_the_one_that_is_connected_to() -> None:
-    guard = AddressGuard(resolver=answering(["8.8.8.8"], ["127.0.0.1"]))
+    guard = AddressGuard(names=answering(["8.8.8.8"], ["127.0.0.1"]))
     assert guard.addresses("rebinding.example", 80)[0][1][0] == "8.8.8.8"
     assert guard.addresses("rebinding.example", 80)[0][1][0] == "8.8.8.8"
-
-
-def test_answers_are_asked_for_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CACHE_S", -1.0)
-    guard = AddressGuard(resolver=answering(["8.8.8.8"], ["127.0.0.1"]))
-    guard.addresses("rebinding.example", 80)
-    with pytest.raises(FetchError, match="refused_address"):
-        guard.addresses("rebinding.example", 80)
 
 
 def test_a_host_without_address_does_not_resolve() -> None:
     with pytest.raises(OSError, match="no address"):
-        AddressGuard(resolver=answering([])).addresses("nothing.example", 80)
-
-
-def test_a_name_is_asked_for_once_by_many_threads_and_its_failure_is_kept_for_a_while() -> None:
-    asked: list[str] = []
-
-    def slow(host: str, port: int) -> list[SocketAddress]:
-        asked.append(host)
-        time.sleep(0.1)
-        if host == "gone.example":
-            raise socket.gaierror(socket.EAI_NONAME, "no such name")
-        return [(socket.AF_INET, ("8.8.8.8", port))]
-
-    guard = AddressGuard(resolver=slow)
-    with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda _: guard.addresses("many.example", 80), range(16)))
-    assert found == [[(socket.AF_INET, ("8.8.8.8", 80))]] * 16
-    for _ in range(3):
-        with pytest.raises(socket.gaierror, match="no such name"):
-            guard.addresses("gone.example", 80)
-    assert asked == ["many.example", "gone.example"]
-
-
-def test_a_failure_is_forgotten_sooner_than_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FAILURE_CACHE_S", -1.0)
-    guard = AddressGuard(resolver=answering([], ["8.8.8.8"]))
-    assert module.FAILURE_CACHE_S < module.CACHE_S
-    with pytest.raises(OSError, match="no address"):
-        guard.addresses("late.example", 80)
-
-
-def test_addresses_that_do_not_answer_are_forgotten() -> None:
-    guard = AddressGuard(resolver=answering(["8.8.8.8"], ["1.1.1.1"]))
-    assert guard.addresses("moved.example", 80)[0][1][0] == "8.8.8.8"
-    guard.forget("moved.example", 80)
-    assert guard.addresses("moved.example", 80)[0][1][0] == "1.1.1.1"
+        AddressGuard(names=answering([])).addresses("nothing.example", 80)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from steps.data.causes import FetchError
 from steps.data.fetching.address import AddressGuard
+from steps.data.fetching.host_names import HostNames
 from steps.data.pictures.perceptual_hash import perceptual_hash
 from steps.data.shards.blocklist import Blocklist, read_blocklist
 from steps.errors import StepError
@@ -49,7 +50,7 @@ def test_a_picture_is_known_by_its_look_in_another_size_and_format(tmp_path: Pat
 
 def test_hosts_are_blocked_with_all_below_them_before_they_are_resolved(tmp_path: Path) -> None:
     blocklist = read_blocklist(write(tmp_path, "host: Pictures.example"))
-    guard = AddressGuard(resolver=lambda host, port: [], blocked_hosts=blocklist.hosts)
+    guard = AddressGuard(names=HostNames(ask=lambda name: []), blocked_hosts=blocklist.hosts)
     for host in ("pictures.example", "a.b.PICTURES.example", "pictures.example."):
         with pytest.raises(FetchError, match="blocked_host"):
             guard.addresses(host, 80)

@@ -17,8 +17,7 @@ from params.programs import DownloadArguments
 from steps.data.collecting.collection import Collection
 from steps.data.encoding.samples import read_table
 from steps.data.shards.guarded_downloader import ShardMaker
-from steps.data.shards.shard_pool import Outcome
-from steps.data.shards.shards_artifact import ShardsManifest
+from steps.data.shards.shards_artifact import ShardsManifest, VerifiedShard
 from steps.data.storage import Storage
 from steps.data.tables.url_table import TableSlice
 from steps.errors import StepError
@@ -32,9 +31,9 @@ class HerePool:
     def __init__(self, maker: ShardMaker) -> None:
         self._maker = maker
 
-    def run(self, tasks: Iterator[TableSlice]) -> Iterator[Outcome]:
+    def run(self, tasks: Iterator[TableSlice], is_retry: bool) -> Iterator[tuple[int, VerifiedShard]]:
         for task in tasks:
-            yield task, self._maker.make(task)
+            yield task.index, self._maker.make(task)
 
 
 def download(folder: Path, name: str, **settings: object) -> ShardsManifest:
