@@ -6,18 +6,17 @@ caption: the same row of a longer table, or under another threshold, is not fetc
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from html import unescape
-from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from params.filters import FILTERS, Filter
 from steps.data.causes import Cause, can_pass, from_message
 from steps.data.collecting.parts import Parts
+from steps.data.collecting.text_hashes import text_hashes
 from steps.data.parquet import read_parquet
 from steps.data.shards.blocklist import Blocklist
 from steps.data.shards.limits import Limits, laxer
@@ -36,7 +35,7 @@ FATE: Final = np.dtype([("key", "u8"), ("place", "u8"), ("cause", "u2"), ("is_re
 """A fetched row. `place`: the number of its shard, and in the last NUMBER_SHIFT bits the row there; `cause`: in the
 book's causes; `is_reopened`: it was refused by a limit that is laxer now; `mark`: why its picture does not count, as
 far as its address and size tell."""
-NO_URL_HASH: Final = xxhash.xxh3_64_intdigest(b"")
+NO_URL_HASH: Final = text_hashes(pa.array([""]), 0)[0]
 _COLUMNS: Final = ["url", "caption", "status", "error_message", "original_width", "original_height"]
 # Release 0.1.0 listed rows in its shards that the table alone left out: they were not fetched.
 _NOT_FETCHED: Final = (Cause.NO_URL, Cause.DUPLICATE, *(one.cause for one in FILTERS if not one.measured))
@@ -54,8 +53,7 @@ def row_keys(urls: Any, captions: Any | None) -> tuple[Keys, Keys]:
 
 
 def _hashes(texts: Any, seed: int) -> Keys:
-    trimmed = pc.utf8_trim_whitespace(pc.fill_null(texts, "")).cast(pa.binary()).to_numpy(zero_copy_only=False)
-    return np.fromiter(map(xxhash.xxh3_64_intdigest, trimmed, repeat(seed)), np.uint64, len(texts))
+    return text_hashes(pc.utf8_trim_whitespace(pc.fill_null(texts, "")), seed)
 
 
 class FateBook:

@@ -120,5 +120,7 @@ def shared(numbers: npt.NDArray[np.uint64]) -> Rows:
     low = np.uint64((1 << len(numbers).bit_length()) - 1)
     order = np.sort(numbers & ~low | np.arange(len(numbers), dtype=np.uint64))
     is_same = (order[1:] ^ order[:-1]) <= low
-    either = np.r_[is_same, False] | np.r_[False, is_same]
+    either = np.zeros(len(order), np.bool_)
+    either[1:] = is_same
+    either[:-1] |= is_same
     return np.sort((order[either] & low).astype(np.int64))

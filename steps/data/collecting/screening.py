@@ -116,13 +116,15 @@ def _mark_duplicates(screening: Screening) -> Parts:
     for index, rows in enumerate(screening.rows):
         wanted = np.flatnonzero(rows["fate"] == 0)
         several = wanted[shared(rows["url"][wanted])]
-        _, first, of_url = np.unique(rows["url"][several], return_index=True, return_inverse=True)
-        places = np.setdiff1d(np.arange(len(several)), first)
-        rows["fate"][several[places]] = len(screening.causes)
+        several = several[np.argsort(rows["url"][several], kind="stable")]
+        urls = rows["url"][several]
+        is_again = np.zeros(len(several), np.bool_)
+        is_again[1:] = urls[1:] == urls[:-1]
+        first = np.maximum.accumulate(np.where(is_again, 0, np.arange(len(several))))
+        rows["fate"][several[is_again]] = len(screening.causes)
         screening.rows.put(index, rows)
-        found = np.empty(len(places), FURTHER)
-        found["row"] = rows["row"][several[places]]
-        found["first"] = rows["row"][several[first[of_url[places]]]]
+        found = np.empty(int(is_again.sum()), FURTHER)
+        found["row"], found["first"] = rows["row"][several[is_again]], rows["row"][several[first[is_again]]]
         again.add(found["row"], found)
     for found, (start, fates) in zip(again, screening.fates.windows(), strict=False):
         fates[found["row"] - start] = len(screening.causes)

@@ -70,7 +70,8 @@ def test_tables_that_do_not_change_are_not_written_again(storage: Storage, monke
 def looks_of(numbers: list[int], colours: list[bytes | None]) -> Parts:
     found = np.zeros(len(numbers), LOOK)
     found["place"], found["hash"], found["is_known"] = np.arange(len(numbers)), np.array(numbers, np.uint64), True
-    found["colours"].reshape(-1)[:] = np.frombuffer(b"".join(one or bytes(COLOUR_BYTES) for one in colours), np.uint8)
+    layouts = b"".join(one or bytes(COLOUR_BYTES) for one in colours)
+    found["colours"] = np.frombuffer(layouts, np.uint8).reshape(-1, COLOUR_BYTES)
     found["has_colours"] = [one is not None for one in colours]
     parts = Parts(LOOK, hash_shift(1 << 21))
     parts.add(found["hash"], found)

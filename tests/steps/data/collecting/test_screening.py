@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from params.programs import DownloadSettings
 from steps.data.collecting import parts
-from steps.data.collecting.screening import screen
+from steps.data.collecting.screening import ROW, screen
 from steps.data.tables import row_files
 from steps.data.tables.url_table import UrlTable
 from steps.errors import StepError
@@ -181,7 +181,7 @@ def test_rows_have_the_fates_and_keys_of_a_table_that_is_held_in_memory(
         assert fates(table, min_similarity=0.5) == expected
         screening = screen(table, DownloadSettings(min_similarity=0.5))
     assert len(screening.rows) <= (len(rows) >> bits) * 2 + 2
-    known = np.sort(np.concatenate(list(screening.rows)), order="row")
+    known = np.sort(np.concatenate([np.empty(0, ROW), *screening.rows]), order="row")
     assert known["row"].tolist() == [row for row, url in enumerate(urls) if (url or "").strip()]
     spelled = [((urls[row] or "").strip(), html.unescape(captions[row] or "").strip()) for row in known["row"]]
     for field, words in (("url", [url for url, _ in spelled]), ("key", spelled)):
@@ -201,7 +201,7 @@ SCREEN = """
 import sys
 import pyarrow as pa, pyarrow.compute as pc
 from params.programs import DownloadSettings
-from steps.data.collecting.screening import screen
+from steps.data.collecting.screening import ROW, screen
 
 urls = pa.array([f"https://{number % 977}.example/{number:08x}.jpg" for number in range(1 << 16)])
 
