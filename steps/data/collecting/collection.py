@@ -145,7 +145,9 @@ class Collection:
             self._arguments.max_hash_distance,
             self._blocklist,
         )
-        ledger = self._ledger(marked, standing.counts() + dropped, standing.wanted)
+        left_out, failed = standing.counts()
+        tried = self.table.rows - left_out.total()
+        ledger = self._ledger(marked, left_out + failed + dropped, tried)
         is_former = bool(used) and all(self._former.get(number) == self._former_digest for number in used)
         return ShardsManifest(
             plan_digest=self.artifact.former_digest if is_former else self.artifact.digest,

@@ -46,21 +46,16 @@ OPTIONAL_COLUMNS: Final = {
 FLAT_HASHES: Final = np.array([0, 1 << 63], np.uint64)
 
 
+_LAYOUT: Final = np.dtype(("u1", COLOUR_BYTES))
 LOOK: Final = np.dtype(
-    [
-        ("place", "i8"),
-        ("pixels", "i8"),
-        ("exact", "u8"),
-        ("hash", "u8"),
-        ("is_known", "?"),
-        ("colours", "u1", COLOUR_BYTES),
-        ("has_colours", "?"),
-    ]
+    {
+        "names": ("place", "pixels", "exact", "hash", "is_known", "colours", "has_colours"),
+        "formats": ("i8", "i8", "u8", "u8", "?", _LAYOUT, "?"),
+    }
 )
 """A sample: its place among all, the original's pixels (0: unknown), 64 bits of its sha256, its perceptual hash and
 whether that tells something, its colour layout and whether it has one: tables of before colours were noted have none,
 and every colour will do."""
-COPY: Final = np.dtype([("place", "i8"), ("mark", "u1")])
 _CAUSES: Final = pa.array(MARKS, pa.string())
 
 
@@ -77,17 +72,11 @@ def mark_samples(
     `marks` say of each sample why it is left out, as far as its row decides it (Standing.samples). Of copies among the
     others, the one with the most pixels counts (as it came, before it was resized), and of equal ones the first.
     """
-    copies = Parts(COPY)
     looks = _looks(storage, shards, marks, blocklist)
     if dedup == "perceptual":
-        for places in near_duplicates(looks, max_distance):
-            _add(copies, places, Cause.NEAR_DUPLICATE)
+        _mark(marks, near_duplicates(looks, max_distance), Cause.NEAR_DUPLICATE)
     if dedup != "url":
-        for part in looks:
-            _add(copies, part["place"][_repeated(part, part["exact"])], Cause.DUPLICATE_PICTURE)
-    for found, (start, window) in zip(copies, marks.windows(), strict=False):
-        places = found["place"] - start
-        window[places] = window[places] & IS_ROW | found["mark"]
+        _mark(marks, (part["place"][_repeated(part, part["exact"])] for part in looks), Cause.DUPLICATE_PICTURE)
     marked: list[VerifiedShard] = []
     of_rows: Counter[str] = Counter()
     for shard, table, part in _tables(storage, shards, marks):
@@ -108,10 +97,12 @@ def _counted(causes: npt.NDArray[np.uint8]) -> Counter[str]:
     return +Counter({cause: count for cause, count in zip(MARKS, counts, strict=True) if cause})
 
 
-def _add(copies: Parts, places: Rows, cause: Cause) -> None:
-    found = np.empty(len(places), COPY)
-    found["place"], found["mark"] = places, MARKS.index(cause)
-    copies.add(places, found)
+def _mark(marks: RowBytes, some: Iterable[Rows], cause: Cause) -> None:
+    places = Parts(np.int64)
+    for part in some:
+        places.add(part, part)
+    for found, (start, window) in zip(places, marks.windows(), strict=False):
+        window[found - start] = window[found - start] & IS_ROW | MARKS.index(cause)
 
 
 def _looks(storage: Storage, shards: Sequence[VerifiedShard], marks: RowBytes, blocklist: Blocklist) -> Parts:

@@ -5,7 +5,6 @@ the table. The filters are those of params/filters/.
 """
 
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -56,11 +55,6 @@ class Screening:
     """In the order in which they were applied."""
     rows: Parts
     """ROW of all rows with an address, in the order of the table, by the hash of the address."""
-
-    def counts(self) -> Counter[str]:
-        """Return how many rows are left out, by cause."""
-        numbers = self.fates.counts()[1 : len(self.causes) + 1].tolist()
-        return +Counter(dict(zip(map(str, self.causes), numbers, strict=True)))
 
 
 def screen(table: UrlTable, settings: DownloadSettings) -> Screening:

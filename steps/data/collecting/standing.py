@@ -21,7 +21,9 @@ REOPENED: Final = 2
 """It was refused by a limit that is laxer now."""
 FAILED: Final = 2
 """And as many more as it was tried: it failed for a reason that can pass."""
-MOST_TRIES: Final = 255 - FAILED
+LEFT_OUT: Final = 0xC0
+"""And the number of its cause in the screening: the table leaves it out."""
+MOST_TRIES: Final = LEFT_OUT - FAILED - 1
 IS_ROW: Final = 0x80
 """Bit of a sample's byte: it is the last fate of a row that is wanted. The others are its mark."""
 SAMPLE: Final = np.dtype([("place", "u8"), ("mark", "u1")])
@@ -47,7 +49,7 @@ class Standing:
         """
         self._now, self._before, self._book = now, before, book
         self.states = RowBytes(len(now.fates))
-        """Of each row: UNTRIED, REOPENED, FAILED + tries; 0: there is nothing to do."""
+        """Of each row: UNTRIED, REOPENED, FAILED + tries, LEFT_OUT + cause; 0: there is nothing to do."""
         count = max(numbers, default=-1) + 1
         self.is_used = np.zeros(count, np.bool_)
         """Whether a shard has rows of the table, by its number."""
@@ -55,7 +57,6 @@ class Standing:
         """How often one of a shard's rows had been fetched before, at most; -1: it has none."""
         self._is_there, self._is_former = (np.isin(np.arange(count), list(some)) for some in (numbers, former))
         self._last = np.zeros(len(book.causes), np.int64)
-        self._moved = np.zeros(len(now.causes) + 1, np.int64)
         self._sample_counts = np.zeros(count, np.int64)
         self._samples = Parts(SAMPLE, NUMBER_SHIFT + SHARD_BITS)
         states = Parts(_STATE)
@@ -64,21 +65,16 @@ class Standing:
             order = np.lexsort((there["place"], there["cause"] == 0, there["key"]))
             self._join(index, there[order], states)
         for index, (start, window) in enumerate(self.states.windows()):
-            window[:] = np.where(now.fates[start : start + len(window)] == 0, UNTRIED, 0)
+            decided = now.fates[start : start + len(window)]
+            window[:] = np.where(decided == 0, UNTRIED, LEFT_OUT + decided)
             found = states.part(index)
             window[found["row"] - start] = found["state"]
 
-    @property
-    def wanted(self) -> int:
-        """How many rows are to become samples, or are some."""
-        return int(self._now.fates.counts()[0] + self._moved[0])
-
-    def counts(self) -> Counter[str]:
-        """Return how many rows the table leaves out, and how many of the others are no samples now, by cause."""
-        counts = self._now.counts()
-        counts.update(dict(zip(map(str, self._now.causes), self._moved[1:].tolist(), strict=True)))
-        counts.update(dict(zip(self._book.causes[1:], self._last[1:].tolist(), strict=True)))
-        return +counts
+    def counts(self) -> tuple[Counter[str], Counter[str]]:
+        """Return how many rows the table leaves out, and how many of the others failed for good or so far, by cause."""
+        left_out = self.states.counts()[LEFT_OUT + 1 :].tolist()
+        failed = zip(self._book.causes[1:], self._last[1:].tolist(), strict=True)
+        return Counter(dict(zip(map(str, self._now.causes), left_out, strict=False))), Counter(dict(failed))
 
     def samples(self) -> RowBytes:
         """Return of each sample of the used shards, in their order, IS_ROW and its place in MARKS."""
@@ -104,6 +100,7 @@ class Standing:
         found = np.zeros(len(rows), _STATE)
         found["row"] = rows["row"]
         may_pass = is_wanted & self._book.can_pass[causes]
+        found["state"] = np.where(is_wanted, 0, LEFT_OUT + judged)
         found["state"][may_pass] = FAILED + np.minimum(tries[may_pass], MOST_TRIES)
         found["state"][is_wanted & fates["is_reopened"][last]] = REOPENED
         states.add(found["row"], found)
@@ -119,8 +116,6 @@ class Standing:
             causes = [self._now.causes.index(cause) + 1 for cause in self._before.causes]
             before = np.array([0, *causes], np.uint8)[self._before.rows.part(index)["fate"][places]]
             judged = np.where(is_former, before, judged)
-            for some, sign in ((judged, 1), (rows["fate"], -1)):
-                self._moved += sign * np.bincount(some, minlength=len(self._moved))
         return judged
 
     def _marks(self, rows: Records, judged: npt.NDArray[np.uint8], fates: Records) -> npt.NDArray[np.uint8]:

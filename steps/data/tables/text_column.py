@@ -186,15 +186,4 @@ def clean(texts: Any) -> Any:
     """
     texts = replaced(texts, lambda text: _ENTITY.sub(lambda one: html.unescape(one.group()), text), b"&")
     trimmed = pc.utf8_trim_whitespace(pc.utf8_ltrim(texts, characters=_BYTE_ORDER_MARK))
-    return pc.if_else(pa.array(_say_something(trimmed)), trimmed, None)
-
-
-def _say_something(trimmed: Any) -> Mask:
-    """Return which texts have a character that is seen. Most begin with a letter, which takes no pattern to see."""
-    says = np.asarray(pc.binary_length(trimmed).fill_null(0)) > 0
-    if says.any():
-        offsets = np.frombuffer(trimmed.buffers()[1], np.int32)[trimmed.offset :][: len(trimmed)]
-        first = np.frombuffer(trimmed.buffers()[2], np.uint8)[offsets[says]]
-        unsure = np.flatnonzero(says)[(first <= ord(" ")) | (first > ord("~"))]
-        says[unsure] = pc.match_substring_regex(trimmed.take(pa.array(unsure)), _VISIBLE)
-    return says
+    return pc.if_else(pc.match_substring_regex(trimmed, _VISIBLE), trimmed, None)

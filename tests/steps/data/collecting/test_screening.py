@@ -1,7 +1,6 @@
 import html
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +29,7 @@ def table_of(folder: Path, **columns: object) -> UrlTable:
 def fates(table: UrlTable, **values: object) -> dict[int, str]:
     screening = screen(table, DownloadSettings.model_validate(values))
     numbers = enumerate(screening.fates[:].tolist())
-    found = {row: str(screening.causes[number - 1]) for row, number in numbers if number}
-    assert screening.counts() == Counter(found.values())
-    return found
+    return {row: str(screening.causes[number - 1]) for row, number in numbers if number}
 
 
 SCORES = [0.2, None, 0.8, float("nan"), 0.5]
@@ -193,8 +190,8 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", SCREEN, str(rows)], capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    few, many = 1_000_000, 4_000_000
-    assert peak(many) - peak(few) < 4 * (many - few)
+    few, many = 1_000_000, 3_000_000
+    assert peak(many) - peak(few) < 2 * (many - few)
 
 
 SCREEN = """
