@@ -6,6 +6,7 @@ ends. Memory for a part, and for what waits to be written, is the same whatever 
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -24,6 +25,13 @@ HELD_BYTES: Final = 16 << 20
 """Of records that wait to be written."""
 
 
+def _temporary_file(owner: object) -> Any:
+    """Return a file that is closed when its owner is no longer there."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    weakref.finalize(owner, file.close)
+    return file
+
+
 def hash_shift(rows: int) -> int:
     """Return by how many bits hashes of so many rows are shifted to give the numbers of parts."""
     return 64 - min(max(1, (rows >> HASH_PART_BITS).bit_length()), MOST_HASH_BITS)
@@ -35,7 +43,7 @@ class Parts:
     def __init__(self, kind: Any, shift: int = PART_BITS) -> None:
         """A part holds the records, of a NumPy type, whose numbers are the same but for their last `shift` bits."""
         self._kind, self.shift = np.dtype(kind), shift
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with these parts
+        self._file = _temporary_file(self)
         self._waiting: list[tuple[npt.NDArray[np.uint16], Records]] = []
         self._waiting_bytes = self._end = 0
         self._edges: list[tuple[int, npt.NDArray[np.uint32]]] = []
@@ -91,7 +99,7 @@ class RowBytes:
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed with these bytes
+        self._file = _temporary_file(self)
         self._file.truncate(max(1, rows))
 
     def __len__(self) -> int:
