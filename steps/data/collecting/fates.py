@@ -76,7 +76,8 @@ class FateBook:
         """By the hash of the address."""
         self.causes: list[str] = [SUCCESS]
         """Why a row is no sample, by the number in its fate; 0: it is one."""
-        self._shards: set[int] = set()
+        self.shards: set[int] = set()
+        """Numbers of those that were read."""
 
     @property
     def can_pass(self) -> npt.NDArray[np.bool_]:
@@ -85,8 +86,8 @@ class FateBook:
 
     def read(self, now: Limits, made_with: Mapping[int, Limits], numbers: Collection[int]) -> None:
         """Take in the shards that are not there yet; `made_with` has the limits under which each was made."""
-        missing = sorted(set(numbers) - self._shards)
-        self._shards.update(missing)
+        missing = sorted(set(numbers) - self.shards)
+        self.shards.update(missing)
         for start in range(0, len(missing), SHARDS_AT_ONCE):
             names = {f"{shard_stem(number)}.parquet": number for number in missing[start : start + SHARDS_AT_ONCE]}
             for name, content in self._storage.read_many(list(names)).items():

@@ -50,7 +50,7 @@ class Standing:
         self._now, self._before, self._book = now, before, book
         self.states = RowBytes(len(now.fates))
         """Of each row: UNTRIED, REOPENED, FAILED + tries, LEFT_OUT + cause; 0: there is nothing to do."""
-        count = max(numbers, default=-1) + 1
+        count = max(book.shards, default=-1) + 1
         self.is_used = np.zeros(count, np.bool_)
         """Whether a shard has rows of the table, by its number."""
         self.most_earlier = np.full(count, -1)
