@@ -24,7 +24,7 @@ from steps.data.collecting.fates import FateBook
 from steps.data.collecting.parts import hash_shift
 from steps.data.collecting.pending import Pending, next_pending, tasks
 from steps.data.collecting.screening import Screening, screen
-from steps.data.collecting.standing import Standing
+from steps.data.collecting.standing import TableStanding
 from steps.data.pictures.picture_measures import READER_VERSION
 from steps.data.shards.blocklist import read_blocklist
 from steps.data.shards.guarded_downloader import ShardMaker
@@ -62,7 +62,7 @@ class Collection:
         self._book = FateBook(
             self._storage, self._blocklist, arguments.captions != "all", hash_shift(self.table.rows), self._filters
         )
-        self._joined: tuple[frozenset[int], Standing] | None = None
+        self._joined: tuple[frozenset[int], TableStanding] | None = None
         former = release_0_1.identity_of(arguments, self.table.digest, self._blocklist)
         self._former_digest = digest(former)
         self.artifact.former_digest = release_0_1.whole_digest(arguments, self._former_digest)
@@ -158,13 +158,13 @@ class Collection:
             shards=tuple(marked),
         )
 
-    def _standing(self, shards: Iterable[int]) -> Standing:
+    def _standing(self, shards: Iterable[int]) -> TableStanding:
         """Return how the table stands against these shards; they are joined once, however often one asks."""
         numbers = frozenset(shards)
         if self._joined is None or self._joined[0] != numbers:
             self._book.read(self._limits, self._made_with, numbers | self._former.keys())
             before = self._screening_before if self._former else None
-            self._joined = numbers, Standing(self._screening, before, self._book, numbers, self._former)
+            self._joined = numbers, TableStanding(self._screening, before, self._book, numbers, self._former)
         return self._joined[1]
 
     def _pending(self, shards: Iterable[int]) -> Pending | None:

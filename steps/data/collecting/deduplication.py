@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from steps.data.causes import Cause
 from steps.data.collecting.fates import MARKS
-from steps.data.collecting.parts import Parts, Records, RowBytes, Rows, hash_shift, shared
+from steps.data.collecting.parts import Records, RowBytes, Rows, SpilledParts, hash_shift, shared
 from steps.data.collecting.standing import IS_ROW
 from steps.data.parquet import read_parquet
 from steps.data.pictures.perceptual_hash import COLOUR_BYTES, COLOURS
@@ -69,7 +69,7 @@ def mark_samples(
 ) -> tuple[list[VerifiedShard], Counter[str]]:
     """Return the shards, in the order given, with what counts of them, and how many rows' samples do not, by cause.
 
-    `marks` say of each sample why it is left out, as far as its row decides it (Standing.samples). Of copies among the
+    `marks` say of each sample why it is left out, as far as its row decides it (TableStanding.samples). Of copies among the
     others, the one with the most pixels counts (as it came, before it was resized), and of equal ones the first.
     """
     looks = _looks(storage, shards, marks, blocklist)
@@ -98,16 +98,16 @@ def _counted(causes: npt.NDArray[np.uint8]) -> Counter[str]:
 
 
 def _mark(marks: RowBytes, some: Iterable[Rows], cause: Cause) -> None:
-    places = Parts(np.int64)
+    places = SpilledParts(np.int64)
     for part in some:
         places.add(part, part)
     for found, (start, window) in zip(places, marks.windows(), strict=False):
         window[found - start] = window[found - start] & IS_ROW | MARKS.index(cause)
 
 
-def _looks(storage: Storage, shards: Sequence[VerifiedShard], marks: RowBytes, blocklist: Blocklist) -> Parts:
+def _looks(storage: Storage, shards: Sequence[VerifiedShard], marks: RowBytes, blocklist: Blocklist) -> SpilledParts:
     """Return LOOK of the samples that count so far, by their bytes; mark those that the blocklist has."""
-    looks, first = Parts(LOOK, hash_shift(len(marks))), 0
+    looks, first = SpilledParts(LOOK, hash_shift(len(marks))), 0
     for _, table, part in _tables(storage, shards, marks):
         facts = {
             name: table[name].combine_chunks() if name in table.column_names else pa.nulls(len(table), kind)
@@ -161,7 +161,7 @@ def _by_rank(looks: Records, *keys: npt.NDArray[Any]) -> Rows:
     return np.lexsort((looks["place"], -looks["pixels"], *keys))
 
 
-def near_duplicates(looks: Parts, max_distance: int) -> Iterator[Rows]:
+def near_duplicates(looks: SpilledParts, max_distance: int) -> Iterator[Rows]:
     """Yield the places, some more than once, of samples that look like one that goes before them.
 
     Their hashes differ in at most `max_distance` bits (0 to 3), and their colours in no more than COLOUR_TOLERANCE.
@@ -170,7 +170,7 @@ def near_duplicates(looks: Parts, max_distance: int) -> Iterator[Rows]:
     are compared (Manku, Jain, Das Sarma 2007, https://doi.org/10.1145/1242572.1242592).
     """
     # What looks the same to the bit is compared with others once.
-    different = Parts(LOOK, looks.shift)
+    different = SpilledParts(LOOK, looks.shift)
     for part in _by_band(looks, np.uint64(2**BITS - 1)):
         again = _repeated(part, part["hash"], part["has_colours"], *np.ascontiguousarray(part["colours"]).view("u4").T)
         yield part["place"][again]
@@ -181,9 +181,9 @@ def near_duplicates(looks: Parts, max_distance: int) -> Iterator[Rows]:
             yield _near(part, mask, max_distance)
 
 
-def _by_band(looks: Parts, mask: np.uint64) -> Parts:
+def _by_band(looks: SpilledParts, mask: np.uint64) -> SpilledParts:
     """Return the samples whose hash tells something by the bits of it that a mask leaves."""
-    parts = Parts(LOOK, looks.shift)
+    parts = SpilledParts(LOOK, looks.shift)
     for part in looks:
         known = part[part["is_known"]]
         parts.add((known["hash"] & mask) * ODD, known)

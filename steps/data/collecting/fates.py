@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from params.filters import FILTERS, Filter
 from steps.data.causes import Cause, can_pass, from_message
-from steps.data.collecting.parts import Parts
+from steps.data.collecting.parts import SpilledParts
 from steps.data.collecting.text_hashes import text_hashes
 from steps.data.parquet import read_parquet
 from steps.data.shards.blocklist import Blocklist
@@ -72,7 +72,7 @@ class FateBook:
         Without `by_caption`, of a picture with all of several captions, a row's address alone tells it.
         """
         self._storage, self._blocklist, self._by_caption, self._filters = storage, blocklist, by_caption, filters
-        self.parts = Parts(FATE, shift)
+        self.parts = SpilledParts(FATE, shift)
         """By the hash of the address."""
         self.causes: list[str] = [SUCCESS]
         """Why a row is no sample, by the number in its fate; 0: it is one."""

@@ -37,7 +37,7 @@ def hash_shift(rows: int) -> int:
     return 64 - min(max(1, (rows >> HASH_PART_BITS).bit_length()), MOST_HASH_BITS)
 
 
-class Parts:
+class SpilledParts:
     """Records by the number that each is added under; those of a part stay in the order in which they came."""
 
     def __init__(self, kind: Any, shift: int = PART_BITS) -> None:
@@ -111,7 +111,7 @@ class RowBytes:
         return np.memmap(self._file, np.uint8, "r+", first, (max(0, stop - first),))
 
     def windows(self) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-        """Yield the first row and the bytes of each part that Parts of rows has."""
+        """Yield the first row and the bytes of each part that SpilledParts of rows have."""
         size = 1 << PART_BITS
         yield from ((first, self[first : first + size]) for first in range(0, self._rows, size))
 

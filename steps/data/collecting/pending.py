@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from steps.data.collecting.parts import RowBytes
-from steps.data.collecting.standing import FAILED, REOPENED, UNTRIED, Standing
+from steps.data.collecting.standing import FAILED, REOPENED, UNTRIED, TableStanding
 from steps.data.tables.url_table import TableSlice, UrlTable
 
 
@@ -35,7 +35,7 @@ class Pending:
         return (self.state, self.rows, self.first_number) == (other.state, other.rows, other.first_number)
 
 
-def next_pending(standing: Standing, former_end: int, top_up: int) -> Pending | None:
+def next_pending(standing: TableStanding, former_end: int, top_up: int) -> Pending | None:
     """Return what is to be fetched next, or None; shards below `former_end` were made under other limits."""
     counts = standing.states.counts().tolist()
     for state in (UNTRIED, REOPENED, *range(FAILED + 1, min(FAILED + top_up, len(counts) - 1) + 1)):

@@ -19,7 +19,7 @@ from params.filters import FILTERS, Filter, TableColumn
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.collecting.fates import NO_URL_HASH, row_keys
-from steps.data.collecting.parts import PART_BITS, Parts, RowBytes, hash_shift, shared
+from steps.data.collecting.parts import PART_BITS, RowBytes, SpilledParts, hash_shift, shared
 from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST
 from steps.data.tables.score_column import ScoreColumn
 from steps.data.tables.url_table import UrlTable
@@ -53,7 +53,7 @@ class Screening:
     """0: to be fetched; else the number of the cause, from 1, in `causes`."""
     causes: tuple[str, ...]
     """In the order in which they were applied."""
-    rows: Parts
+    rows: SpilledParts
     """ROW of all rows with an address, in the order of the table, by the hash of the address."""
 
 
@@ -72,7 +72,7 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
     screening = Screening(
         RowBytes(table.rows),
         (*(one.cause for one in checks), Cause.DUPLICATE),
-        Parts(ROW, hash_shift(table.rows)),
+        SpilledParts(ROW, hash_shift(table.rows)),
     )
     by_caption = settings.captions != "all"
     _judge(table, checks, by_caption, screening)
@@ -104,9 +104,9 @@ def _judge(table: UrlTable, checks: Sequence[_Check], by_caption: bool, screenin
         first += batch.num_rows
 
 
-def _mark_duplicates(screening: Screening) -> Parts:
+def _mark_duplicates(screening: Screening) -> SpilledParts:
     """Mark rows whose url stands further up; return FURTHER of them, by row."""
-    again = Parts(FURTHER)
+    again = SpilledParts(FURTHER)
     for index, rows in enumerate(screening.rows):
         wanted = np.flatnonzero(rows["fate"] == 0)
         several = wanted[shared(rows["url"][wanted])]
@@ -125,7 +125,7 @@ def _mark_duplicates(screening: Screening) -> Parts:
     return again
 
 
-def further_captions(table: UrlTable, again: Parts) -> Callable[[int], list[str]]:
+def further_captions(table: UrlTable, again: SpilledParts) -> Callable[[int], list[str]]:
     """Return what tells, of a row, the captions of those FURTHER rows whose url stands there first.
 
     They lie in a temporary database on disk.

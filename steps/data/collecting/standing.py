@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from steps.data.causes import Cause
 from steps.data.collecting.fates import MARKS, NUMBER_SHIFT, FateBook
-from steps.data.collecting.parts import Parts, Records, RowBytes, Rows
+from steps.data.collecting.parts import Records, RowBytes, Rows, SpilledParts
 from steps.data.collecting.screening import Screening
 
 UNTRIED: Final = 1
@@ -32,7 +32,7 @@ SHARD_BITS: Final = 6
 _STATE: Final = np.dtype([("row", "i8"), ("state", "u1")])
 
 
-class Standing:
+class TableStanding:
     """The state of a table's rows, and of the samples in its shards."""
 
     def __init__(
@@ -58,8 +58,8 @@ class Standing:
         self._is_there, self._is_former = (np.isin(np.arange(count), list(some)) for some in (numbers, former))
         self._last = np.zeros(len(book.causes), np.int64)
         self._sample_counts = np.zeros(count, np.int64)
-        self._samples = Parts(SAMPLE, NUMBER_SHIFT + SHARD_BITS)
-        states = Parts(_STATE)
+        self._samples = SpilledParts(SAMPLE, NUMBER_SHIFT + SHARD_BITS)
+        states = SpilledParts(_STATE)
         for index, fates in enumerate(book.parts):
             there = fates[self._is_there[_number(fates)]]
             order = np.lexsort((there["place"], there["cause"] == 0, there["key"]))
@@ -86,7 +86,7 @@ class Standing:
             first += len(used)
         return marks
 
-    def _join(self, index: int, fates: Records, states: Parts) -> None:
+    def _join(self, index: int, fates: Records, states: SpilledParts) -> None:
         """Note what the shards say of a part's rows; `fates` lie by key, the last word on a row behind the others."""
         rows = self._now.rows.part(index)
         end = np.searchsorted(fates["key"], rows["key"], side="right")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steps.data.collecting.deduplication import COLOUR_TOLERANCE, LOOK, mark_samples, near_duplicates
-from steps.data.collecting.parts import Parts, RowBytes, hash_shift
+from steps.data.collecting.parts import RowBytes, SpilledParts, hash_shift
 from steps.data.encoding.samples import read_table
 from steps.data.pictures.perceptual_hash import COLOUR_BYTES
 from steps.data.shards.shards_artifact import VerifiedShard
@@ -67,13 +67,13 @@ def test_tables_that_do_not_change_are_not_written_again(storage: Storage, monke
     assert written == ["00001"]
 
 
-def looks_of(numbers: list[int], colours: list[bytes | None]) -> Parts:
+def looks_of(numbers: list[int], colours: list[bytes | None]) -> SpilledParts:
     found = np.zeros(len(numbers), LOOK)
     found["place"], found["hash"], found["is_known"] = np.arange(len(numbers)), np.array(numbers, np.uint64), True
     layouts = b"".join(one or bytes(COLOUR_BYTES) for one in colours)
     found["colours"] = np.frombuffer(layouts, np.uint8).reshape(-1, COLOUR_BYTES)
     found["has_colours"] = [one is not None for one in colours]
-    parts = Parts(LOOK, hash_shift(1 << 21))
+    parts = SpilledParts(LOOK, hash_shift(1 << 21))
     parts.add(found["hash"], found)
     return parts
 
