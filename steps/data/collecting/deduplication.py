@@ -69,8 +69,8 @@ def mark_samples(
 ) -> tuple[list[VerifiedShard], Counter[str]]:
     """Return the shards, in the order given, with what counts of them, and how many rows' samples do not, by cause.
 
-    `marks` say of each sample why it is left out, as far as its row decides it (TableStanding.samples). Of copies among the
-    others, the one with the most pixels counts (as it came, before it was resized), and of equal ones the first.
+    `marks` say of each sample why it is left out, as far as its row decides it (TableStanding.samples). Of copies among
+    the others, the one with the most pixels counts (before it was resized), and of equal ones the first.
     """
     looks = _looks(storage, shards, marks, blocklist)
     if dedup == "perceptual":
