@@ -6,23 +6,24 @@ the rows that are new and no others, and what it leaves out is marked. A shard t
 for good ends the step, and the next run makes only what is missing.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 
 import numpy as np
 
-from params.filters import FILTERS
+from params.filters import FILTERS, Filter
 from params.model import Decides
 from params.programs import DownloadArguments
 from steps.artifact import Artifact, Identity, digest
-from steps.data.causes import Cause
 from steps.data.collecting import release_0_1
 from steps.data.collecting.deduplication import mark_samples
-from steps.data.collecting.fates import FateBook, Fates, Mask, RowFates, Rows
+from steps.data.collecting.fates import FateBook
+from steps.data.collecting.parts import hash_shift
 from steps.data.collecting.pending import Pending, next_pending, tasks
 from steps.data.collecting.screening import Screening, screen
+from steps.data.collecting.standing import TableStanding
 from steps.data.pictures.picture_measures import READER_VERSION
 from steps.data.shards.blocklist import read_blocklist
 from steps.data.shards.guarded_downloader import ShardMaker
@@ -54,7 +55,10 @@ class Collection:
             arguments.shards_uri, self._identity(READER_VERSION), (extent, self.table.digest, self._blocklist.digest)
         )
         self._storage = self.artifact.storage
-        self._book = FateBook(self._storage, self._limits, self._blocklist, arguments.captions != "all")
+        self._book = FateBook(
+            self._storage, self._blocklist, arguments.captions != "all", hash_shift(self.table.rows), self._filters
+        )
+        self._joined: tuple[frozenset[int], TableStanding] | None = None
         former = release_0_1.identity_of(arguments, self.table.digest, self._blocklist)
         self._former_digest = digest(former)
         self.artifact.former_digest = release_0_1.whole_digest(arguments, self._former_digest)
@@ -85,8 +89,8 @@ class Collection:
 
     def rows_left(self, shards: Iterable[int]) -> int:
         """Return how many rows are to be fetched next, beside these shards; 0: none."""
-        pending = self._pending(self._state(shards))
-        return 0 if pending is None else len(pending.rows)
+        pending = self._pending(shards)
+        return 0 if pending is None else pending.rows
 
     def collect(self, pool: ShardPool, shards: dict[int, VerifiedShard], on_shard: Callable[[int], None]) -> None:
         """Add the missing shards to `shards`; `on_shard` hears of each how many rows it has.
@@ -95,9 +99,9 @@ class Collection:
         """
         self._storage.make()
         before = None
-        while (pending := self._pending(self._state(shards))) is not None:
+        while (pending := self._pending(shards)) is not None:
             if before is not None and before.is_same(pending):
-                raise StepError(f"shards: {len(pending.rows)} rows are not in the shards that were made of them")
+                raise StepError(f"shards: {pending.rows} rows are not in the shards that were made of them")
             self._collect(pool, pending, shards, on_shard)
             before = pending
 
@@ -116,18 +120,19 @@ class Collection:
 
         Raises StepError when too few rows became samples.
         """
-        state = self._state(shards)
-        used = np.unique(state.fates.numbers[np.isin(state.fates.keys, self._screening.keys)]).tolist()
-        in_used = np.isin(state.fates.numbers, used) & state.fates.is_sample
-        marked, marks = mark_samples(
+        standing = self._standing(shards)
+        used = np.flatnonzero(standing.is_used).tolist()
+        marked, dropped = mark_samples(
             self._storage,
             [shards[number] for number in used],
-            self._marks(state.fates, in_used),
+            standing.samples(),
             self._arguments.dedup,
             self._arguments.max_hash_distance,
             self._blocklist,
         )
-        ledger = self._ledger(state, marked, np.flatnonzero(in_used), marks)
+        left_out, failed = standing.counts()
+        tried = self.table.rows - left_out.total()
+        ledger = self._ledger(marked, left_out + failed + dropped, tried)
         is_former = bool(used) and all(self._former.get(number) == self._former_digest for number in used)
         return ShardsManifest(
             plan_digest=self.artifact.former_digest if is_former else self.artifact.digest,
@@ -138,43 +143,27 @@ class Collection:
             shards=tuple(marked),
         )
 
-    def _state(self, shards: Iterable[int]) -> RowFates:
-        return RowFates(self._screening.keys, self._book.fates({number: self._made_with[number] for number in shards}))
+    def _standing(self, shards: Iterable[int]) -> TableStanding:
+        """Return how the table stands against these shards; they are joined once, however often one asks."""
+        numbers = frozenset(shards)
+        if self._joined is None or self._joined[0] != numbers:
+            self._book.read(self._limits, self._made_with, numbers | self._former.keys())
+            before = self._screening_before if self._former else None
+            self._joined = numbers, TableStanding(self._screening, before, self._book, numbers, self._former)
+        return self._joined[1]
 
-    def _pending(self, state: RowFates) -> Pending | None:
+    def _pending(self, shards: Iterable[int]) -> Pending | None:
         of_other_limits = [number for number, limits in self._made_with.items() if limits != self._limits]
         former_end = max(of_other_limits, default=-1) + 1
-        return next_pending(state, self._decisions.is_wanted, former_end, self._arguments.top_up)
+        return next_pending(self._standing(shards), former_end, self._arguments.top_up)
 
-    def _marks(self, fates: Fates, chosen: Mask) -> list[str | None]:
-        """Return why samples are left out, as far as their rows and sizes decide it."""
-        decisions, keys = self._decisions, fates.keys[chosen]
-        marks: list[str | None] = [None] * len(keys)
-        sides = fates.widths[chosen], fates.heights[chosen]
-        former = np.isin(fates.numbers[chosen], list(self._former))
-        for kind in (kind for kind in FILTERS if kind.measured):
-            before, now = (kind.from_settings(one) for one in (self._as_before, self._arguments))
-            passes = np.where(former, before.keeps(*sides), now.keeps(*sides))
-            for place in np.flatnonzero(~passes & (sides[0] > 0)).tolist():
-                marks[place] = marks[place] or kind.cause
-        for place in np.flatnonzero(fates.is_blocked_host[chosen]).tolist():
-            marks[place] = Cause.BLOCKED_HOST.value
-        order = np.argsort(decisions.keys, kind="stable")
-        for place in np.flatnonzero(~np.isin(keys, decisions.keys[decisions.is_wanted])).tolist():
-            row = int(np.searchsorted(decisions.keys, keys[place], sorter=order))
-            is_there = row < len(order) and decisions.keys[order[row]] == keys[place]
-            marks[place] = decisions.cause(int(order[row])) if is_there else Cause.NOT_IN_TABLE.value
-        return marks
+    def _filters(self, number: int) -> list[Filter]:
+        """Return what judges the sizes of a shard's pictures."""
+        settings = self._as_before if number in self._former else self._arguments
+        return [kind.from_settings(settings) for kind in FILTERS if kind.measured]
 
-    def _ledger(self, state: RowFates, shards: list[VerifiedShard], samples: Rows, marks: list[str | None]) -> Ledger:
-        """Return every row's fate; `samples` are the places of the marked samples in the fates."""
-        wanted = self._decisions.is_wanted
-        counts = self._decisions.counts()
-        last = state.last[wanted & (state.last >= 0)]
-        is_sample = state.fates.is_sample[last]
-        counts.update(state.fates.causes[last[~is_sample]].tolist())
-        counts.update(mark for place in np.searchsorted(samples, last[is_sample]).tolist() if (mark := marks[place]))
-        tried = int(wanted.sum())
+    def _ledger(self, shards: list[VerifiedShard], counts: Counter[str], tried: int) -> Ledger:
+        """Return every row's fate; `counts` are those of rows that are no samples that count."""
         ledger = make_ledger(shards, counts, self.table.rows, tried, self.table.oddities.set_aside)
         accounted = ledger.kept + sum(ledger.failed.values()) + sum(ledger.filtered.values())
         if accounted != self.table.rows:
@@ -195,17 +184,6 @@ class Collection:
     @cached_property
     def _as_before(self) -> DownloadArguments:
         return release_0_1.as_it_judged(self._arguments)
-
-    @property
-    def _decisions(self) -> Screening:
-        """What the table decides; of rows that release 0.1.0 fetched, by sizes as that release judged them."""
-        if not self._former:
-            return self._screening
-        former = self._book.fates({number: self._made_with[number] for number in self._former})
-        is_former = np.isin(self._screening.keys, former.keys)
-        now, before = self._screening, self._screening_before
-        numbers = np.array([0, *(now.causes.index(cause) + 1 for cause in before.causes)], np.uint8)
-        return replace(now, fates=np.where(is_former, numbers[before.fates], now.fates))
 
     @cached_property
     def _screening_before(self) -> Screening:

@@ -2,21 +2,23 @@
 
 Reads NNNNN.samples.parquet of every shard; writes those again of which a sample's `dropped` changes. The tars stay as
 they are: whoever reads samples passes over the marked ones. A pure function of the shards: run again, it changes
-nothing.
+nothing. Copies are found part by part of their hashes, in temporary files (steps.data.collecting.parts).
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from steps.data.causes import Cause
-from steps.data.collecting.fates import Keys, Mask, Rows
+from steps.data.collecting.fates import MARKS
+from steps.data.collecting.parts import Records, RowBytes, Rows, SpilledParts, hash_shift, shared
+from steps.data.collecting.standing import IS_ROW
 from steps.data.parquet import read_parquet
 from steps.data.pictures.perceptual_hash import COLOUR_BYTES, COLOURS
 from steps.data.shards.blocklist import Blocklist
@@ -24,7 +26,11 @@ from steps.data.shards.shards_artifact import SAMPLES_SUFFIX, VerifiedShard
 from steps.data.shards.verification import write_samples
 from steps.data.storage import Storage
 
+Mask = npt.NDArray[np.bool_]
+
 TABLES_AT_ONCE: Final = 64
+ODD: Final = np.uint64(0x9E3779B97F4A7C15)
+"""Times it, numbers that differ anywhere differ in their first bits, which tell parts apart."""
 BITS: Final = 64
 NO_BLOCKLIST: Final = Blocklist()
 COLOUR_TOLERANCE: Final = np.tile(np.array([16, 8, 8], np.int16), COLOURS)
@@ -40,138 +46,171 @@ OPTIONAL_COLUMNS: Final = {
 FLAT_HASHES: Final = np.array([0, 1 << 63], np.uint64)
 
 
-@dataclass(frozen=True, eq=False)
-class Looks:
-    """How samples look."""
-
-    hashes: Keys
-    """[samples]: perceptual hashes."""
-    is_known: Mask
-    """[samples]: whether it has one that tells something."""
-    colours: npt.NDArray[np.uint8]
-    """[samples, COLOUR_BYTES]: see colour_layout."""
-    has_colours: Mask
-    """[samples]: whether they are known; tables of before colours were noted have none, and every colour will do."""
-
-    def at(self, places: Rows) -> "Looks":
-        """Return the looks of some samples, in this order."""
-        return Looks(self.hashes[places], self.is_known[places], self.colours[places], self.has_colours[places])
+_LAYOUT: Final = np.dtype(("u1", COLOUR_BYTES))
+LOOK: Final = np.dtype(
+    {
+        "names": ("place", "pixels", "exact", "hash", "is_known", "colours", "has_colours"),
+        "formats": ("i8", "i8", "u8", "u8", "?", _LAYOUT, "?"),
+    }
+)
+"""A sample: its place among all, the original's pixels (0: unknown), 64 bits of its sha256, its perceptual hash and
+whether that tells something, its colour layout and whether it has one: tables of before colours were noted have none,
+and every colour will do."""
+_CAUSES: Final = pa.array(MARKS, pa.string())
 
 
 def mark_samples(
     storage: Storage,
     shards: Sequence[VerifiedShard],
-    decided: Sequence[str | None],
+    marks: RowBytes,
     dedup: str,
     max_distance: int,
     blocklist: Blocklist = NO_BLOCKLIST,
-) -> tuple[list[VerifiedShard], list[str | None]]:
-    """Return the shards, in the order given, with what counts of them, and why each sample is left out.
+) -> tuple[list[VerifiedShard], Counter[str]]:
+    """Return the shards, in the order given, with what counts of them, and how many rows' samples do not, by cause.
 
-    `decided` says it for each sample as far as its row decides it. Of copies among the others, the one with the most
-    pixels counts (as it came, before it was resized), and of equal ones the first.
+    `marks` say of each sample why it is left out, as far as its row decides it (TableStanding.samples). Of copies among
+    the others, the one with the most pixels counts (before it was resized), and of equal ones the first.
     """
-    exact, pixels, is_blocked, looks = _pictures(storage, shards, blocklist)
-    causes: list[str | None] = list(decided)
-    for place in np.flatnonzero(is_blocked).tolist():
-        causes[place] = causes[place] or Cause.BLOCKED_PICTURE.value
-    counted = np.array([not cause for cause in causes], np.bool_)
-    order = np.argsort(-pixels, kind="stable")
-    order = order[counted[order]]
+    looks = _looks(storage, shards, marks, blocklist)
     if dedup == "perceptual":
-        order_of_known = order[looks.is_known[order]]
-        for place in order_of_known[near_duplicates(looks.at(order_of_known), max_distance)].tolist():
-            causes[place] = Cause.NEAR_DUPLICATE.value
+        _mark(marks, near_duplicates(looks, max_distance), Cause.NEAR_DUPLICATE)
     if dedup != "url":
-        for place in order[repeated(exact[order])].tolist():
-            causes[place] = Cause.DUPLICATE_PICTURE.value
+        _mark(marks, (part["place"][_repeated(part, part["exact"])] for part in looks), Cause.DUPLICATE_PICTURE)
     marked: list[VerifiedShard] = []
-    first = 0
-    for shard, table in _tables(storage, shards):
-        part = causes[first : first + len(table)]
-        first += len(table)
-        wanted = pa.array(part, pa.string())
+    of_rows: Counter[str] = Counter()
+    for shard, table, part in _tables(storage, shards, marks):
+        causes = part & ~np.uint8(IS_ROW)
+        wanted = _CAUSES.take(pa.array(causes))
         if not table["dropped"].combine_chunks().equals(wanted):
             place = table.schema.get_field_index("dropped")
             write_samples(storage, shard.name.removesuffix(".tar"), table.set_column(place, "dropped", wanted))
-        counts = Counter(cause for cause in part if cause)
+        counts = _counted(causes)
+        of_rows += _counted(causes[part >= IS_ROW])
         update = {"samples": len(table) - counts.total(), "dropped": dict(sorted(counts.items()))}
         marked.append(shard.model_copy(update=update))
-    return marked, causes
+    return marked, of_rows
 
 
-def _pictures(
-    storage: Storage, shards: Sequence[VerifiedShard], blocklist: Blocklist
-) -> tuple[Keys, Rows, Mask, Looks]:
-    """Return all samples' 64 bits of the sha256, pixels of the originals (0: unknown), whether blocked, and looks."""
-    none = pa.table({"sha256": pa.array([], pa.string())})
-    columns = [_columns(none, blocklist), *(_columns(table, blocklist) for _, table in _tables(storage, shards))]
-    exact, pixels, is_blocked, *looks = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    return exact, pixels, is_blocked, Looks(*looks)
+def _counted(causes: npt.NDArray[np.uint8]) -> Counter[str]:
+    counts = np.bincount(causes, minlength=len(MARKS)).tolist()
+    return +Counter({cause: count for cause, count in zip(MARKS, counts, strict=True) if cause})
 
 
-def _columns(table: Any, blocklist: Blocklist) -> tuple[npt.NDArray[Any], ...]:
-    """Return a table's part of what _pictures returns, the fields of Looks last."""
-    facts = {
-        name: table[name].combine_chunks() if name in table.column_names else pa.nulls(len(table), kind)
-        for name, kind in OPTIONAL_COLUMNS.items()
-    }
-    width, height, hashes = (facts[name].fill_null(0).to_numpy() for name in list(facts)[:3])
-    colours = b"".join(facts["colour_layout"].fill_null(bytes(COLOUR_BYTES)).to_pylist())
-    return (
+def _mark(marks: RowBytes, some: Iterable[Rows], cause: Cause) -> None:
+    places = SpilledParts(np.int64)
+    for part in some:
+        places.add(part, part)
+    for found, (start, window) in zip(places, marks.windows(), strict=False):
+        window[found - start] = window[found - start] & IS_ROW | MARKS.index(cause)
+
+
+def _looks(storage: Storage, shards: Sequence[VerifiedShard], marks: RowBytes, blocklist: Blocklist) -> SpilledParts:
+    """Return LOOK of the samples that count so far, by their bytes; mark those that the blocklist has."""
+    looks, first = SpilledParts(LOOK, hash_shift(len(marks))), 0
+    for _, table, part in _tables(storage, shards, marks):
+        facts = {
+            name: table[name].combine_chunks() if name in table.column_names else pa.nulls(len(table), kind)
+            for name, kind in OPTIONAL_COLUMNS.items()
+        }
+        is_blocked = blocklist.blocked(table["sha256"].to_pylist(), facts["perceptual_hash"].to_pylist())
+        part[is_blocked & (part & ~np.uint8(IS_ROW) == 0)] |= MARKS.index(Cause.BLOCKED_PICTURE)
+        width, height, hashes = (facts[name].fill_null(0).to_numpy() for name in list(facts)[:3])
+        found = np.empty(len(table), LOOK)
+        found["place"] = np.arange(first, first + len(table))
+        found["pixels"] = width.astype(np.int64) * height
         # Of two billion samples, one in expectation every ten runs shares 64 bits with another by chance.
-        np.array([int(text[:16], 16) for text in table["sha256"].to_pylist()], np.uint64),
-        width.astype(np.int64) * height,
-        blocklist.blocked(table["sha256"].to_pylist(), facts["perceptual_hash"].to_pylist()),
-        hashes,
-        np.asarray(facts["perceptual_hash"].is_valid()) & ~np.isin(hashes, FLAT_HASHES),
-        np.frombuffer(colours, np.uint8).reshape(-1, COLOUR_BYTES),
-        np.asarray(facts["colour_layout"].is_valid()),
-    )
+        digits = "".join(pc.utf8_slice_codeunits(table["sha256"].cast(pa.string()), 0, 16).to_pylist())
+        found["exact"] = np.frombuffer(bytes.fromhex(digits), ">u8")
+        found["hash"] = hashes
+        found["is_known"] = np.asarray(facts["perceptual_hash"].is_valid()) & ~np.isin(hashes, FLAT_HASHES)
+        colours = b"".join(facts["colour_layout"].fill_null(bytes(COLOUR_BYTES)).to_pylist())
+        found["colours"] = np.frombuffer(colours, np.uint8).reshape(-1, COLOUR_BYTES)
+        found["has_colours"] = np.asarray(facts["colour_layout"].is_valid())
+        found = found[part & ~np.uint8(IS_ROW) == 0]
+        looks.add(found["exact"], found)
+        first += len(table)
+    return looks
 
 
-def _tables(storage: Storage, shards: Sequence[VerifiedShard]) -> Iterator[tuple[VerifiedShard, pa.Table]]:
+def _tables(
+    storage: Storage, shards: Sequence[VerifiedShard], marks: RowBytes
+) -> Iterator[tuple[VerifiedShard, pa.Table, npt.NDArray[np.uint8]]]:
+    """Yield the shards with their tables of samples, and the marks of these."""
+    first = 0
     for start in range(0, len(shards), TABLES_AT_ONCE):
         part = shards[start : start + TABLES_AT_ONCE]
         names = [shard.name.removesuffix(".tar") + SAMPLES_SUFFIX for shard in part]
         contents = storage.read_many(names)
         for shard, name in zip(part, names, strict=True):
-            yield shard, read_parquet(contents[name])
+            table = read_parquet(contents[name])
+            yield shard, table, marks[first : first + len(table)]
+            first += len(table)
 
 
-def repeated(*keys: npt.NDArray[Any]) -> Rows:
-    """Return the places all of whose keys stand together at an earlier place."""
-    order = np.lexsort(keys)
+def _repeated(looks: Records, *keys: npt.NDArray[Any]) -> Rows:
+    """Return the places of samples all of whose keys stand together in one that goes before them."""
+    places = shared(keys[0] * ODD)
+    order = places[_by_rank(looks[places], *(key[places] for key in keys))]
     is_same = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
     return np.asarray(order[1:][is_same])
 
 
-def near_duplicates(looks: Looks, max_distance: int) -> Rows:
-    """Return the places that look like an earlier one.
+def _by_rank(looks: Records, *keys: npt.NDArray[Any]) -> Rows:
+    """Return the order by keys and, where these are equal, by what counts first."""
+    return np.lexsort((looks["place"], -looks["pixels"], *keys))
+
+
+def near_duplicates(looks: SpilledParts, max_distance: int) -> Iterator[Rows]:
+    """Yield the places, some more than once, of samples that look like one that goes before them.
 
     Their hashes differ in at most `max_distance` bits (0 to 3), and their colours in no more than COLOUR_TOLERANCE.
 
     Two hashes that differ in d bits agree in d of 2 d parts of 64 / (2 d) bits: so only those that share some 32 bits
     are compared (Manku, Jain, Das Sarma 2007, https://doi.org/10.1145/1242572.1242592).
     """
-    is_copy = np.zeros(len(looks.hashes), np.bool_)
-    is_copy[repeated(looks.hashes, looks.has_colours, *looks.colours.T)] = True
-    first = np.flatnonzero(~is_copy)
+    # What looks the same to the bit is compared with others once.
+    different = SpilledParts(LOOK, looks.shift)
+    for part in _by_band(looks, np.uint64(2**BITS - 1)):
+        again = _repeated(part, part["hash"], part["has_colours"], *np.ascontiguousarray(part["colours"]).view("u4").T)
+        yield part["place"][again]
+        others = np.delete(part, again)
+        different.add(others["hash"] * ODD, others)
     for mask in _masks(max_distance):
-        keys = looks.hashes[first] & mask
-        order = np.argsort(keys, kind="stable")
-        for group in _groups(first[order], keys[order]):
-            # The places of a group ascend: each is compared with those before it.
-            for position in range(1, len(group)):
-                is_copy[group[position]] |= _is_alike(looks, group[position], group[:position], max_distance)
-    return np.flatnonzero(is_copy)
+        for part in _by_band(different, mask):
+            yield _near(part, mask, max_distance)
 
 
-def _is_alike(looks: Looks, place: int, others: Rows, max_distance: int) -> bool:
-    near = others[np.bitwise_count(looks.hashes[others] ^ looks.hashes[place]) <= max_distance]
-    differences = np.abs(looks.colours[near].astype(np.int16) - looks.colours[place])
-    is_same_colour = (differences <= COLOUR_TOLERANCE).all(axis=1)
-    return bool((is_same_colour | ~looks.has_colours[near] | ~looks.has_colours[place]).any())
+def _by_band(looks: SpilledParts, mask: np.uint64) -> SpilledParts:
+    """Return the samples whose hash tells something by the bits of it that a mask leaves."""
+    parts = SpilledParts(LOOK, looks.shift)
+    for part in looks:
+        known = part[part["is_known"]]
+        parts.add((known["hash"] & mask) * ODD, known)
+    return parts
+
+
+def _near(looks: Records, mask: np.uint64, max_distance: int) -> Rows:
+    """Return the places of samples that look like one before them with the same bits under a mask."""
+    looks = looks[shared((looks["hash"] & mask) * ODD)]
+    looks = looks[_by_rank(looks, looks["hash"] & mask)]
+    hashes, bands = looks["hash"].copy(), looks["hash"] & mask
+    is_near = np.zeros(len(looks), np.bool_)
+    # Each is compared with the one before it, then with the one before that, while they are of its band.
+    here, lag = np.arange(1, len(looks)), 1
+    while len(here):
+        here = here[bands[here] == bands[here - lag]]
+        close = here[np.bitwise_count(hashes[here] ^ hashes[here - lag]) <= max_distance]
+        is_near[close[_have_same_colours(looks[close], looks[close - lag])]] = True
+        lag += 1
+        here = here[~is_near[here] & (here >= lag)]
+    return np.asarray(looks["place"][is_near])
+
+
+def _have_same_colours(some: Records, others: Records) -> Mask:
+    differences = np.abs(some["colours"].astype(np.int16) - others["colours"])
+    is_same = (differences <= COLOUR_TOLERANCE).all(axis=1)
+    return np.asarray(is_same | ~some["has_colours"] | ~others["has_colours"])
 
 
 def _masks(max_distance: int) -> Iterable[np.uint64]:
@@ -183,10 +222,3 @@ def _masks(max_distance: int) -> Iterable[np.uint64]:
     masks = [((1 << (edges[part + 1] - edges[part])) - 1) << edges[part] for part in range(parts)]
     for chosen in combinations(masks, max_distance):
         yield np.uint64(sum(chosen))
-
-
-def _groups(order: Rows, keys: Keys) -> Iterator[Rows]:
-    edges = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1], True]) if len(keys) else np.zeros(1, np.int64)
-    for start, stop in pairwise(edges):
-        if stop - start > 1:
-            yield order[start:stop]

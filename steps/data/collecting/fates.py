@@ -4,138 +4,127 @@ Reads NNNNN.parquet, img2dataset's fate of every row of a shard; writes nothing.
 caption: the same row of a longer table, or under another threshold, is not fetched again.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import unescape
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from params.filters import FILTERS
+from params.filters import FILTERS, Filter
 from steps.data.causes import Cause, can_pass, from_message
+from steps.data.collecting.parts import SpilledParts
+from steps.data.collecting.text_hashes import text_hashes
 from steps.data.parquet import read_parquet
 from steps.data.shards.blocklist import Blocklist
 from steps.data.shards.limits import Limits, laxer
 from steps.data.shards.shards_artifact import shard_stem
 from steps.data.storage import Storage
+from steps.data.tables.text_column import replaced
 
 Keys = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int64]
 
 SHARDS_AT_ONCE: Final = 64
 SUCCESS: Final = "success"
+MARKS: Final = (None, *map(str, Cause), *(one.cause for one in FILTERS))
+"""Why a sample does not count, or a row of the table alone is left out, by the number that stands for it in a byte."""
+NUMBER_SHIFT: Final = 32
+FATE: Final = np.dtype([("key", "u8"), ("place", "u8"), ("cause", "u2"), ("is_reopened", "?"), ("mark", "u1")])
+"""A fetched row. `place`: the number of its shard, and in the last NUMBER_SHIFT bits the row there; `cause`: in the
+book's causes; `is_reopened`: it was refused by a limit that is laxer now; `mark`: why its picture does not count, as
+far as its address and size tell."""
+NO_URL_HASH: Final = text_hashes(pa.array([""]), 0)[0]
 _COLUMNS: Final = ["url", "caption", "status", "error_message", "original_width", "original_height"]
 # Release 0.1.0 listed rows in its shards that the table alone left out: they were not fetched.
-_NOT_FETCHED: Final = frozenset([Cause.NO_URL, Cause.DUPLICATE, *(one.cause for one in FILTERS if not one.measured)])
+_NOT_FETCHED: Final = (Cause.NO_URL, Cause.DUPLICATE, *(one.cause for one in FILTERS if not one.measured))
 
 
-def row_key(url: str | None, caption: str | None) -> int:
-    """Return 64 bits by which a row is known, however its caption is spelled in HTML."""
-    text = f"{(url or '').strip()}\0{unescape(caption or '').strip()}"
-    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+def row_keys(urls: Any, captions: Any | None) -> tuple[Keys, Keys]:
+    """Return 64 bits of each address, and those by which its row is known, however its caption is spelled in HTML.
+
+    Both are pyarrow arrays of strings; without captions the address alone is the row's key.
+    """
+    of_urls = _hashes(urls, 0)
+    if captions is None:
+        return of_urls, of_urls
+    return of_urls, of_urls ^ _hashes(replaced(captions, unescape, b"&"), 1)
 
 
-@dataclass(frozen=True, eq=False)
-class Fates:
-    """The fates of rows in one shard or in many, in the order of the shards."""
-
-    keys: Keys
-    numbers: Rows
-    causes: npt.NDArray[np.object_]
-    """Why a row is no sample, or SUCCESS."""
-    is_reopened: Mask
-    """Whether it was refused by a limit that is laxer now."""
-    widths: Rows
-    """Of the pictures as they came, in pixels; 0 where it is not known."""
-    heights: Rows
-    is_blocked_host: Mask
-    """Whether the blocklist has the host of the address."""
-
-    @property
-    def is_sample(self) -> Mask:
-        """Whether the row became a sample."""
-        return np.asarray(self.causes == SUCCESS)
-
-    @property
-    def may_pass(self) -> Mask:
-        """Whether it may be another at another time."""
-        return np.array([cause != SUCCESS and can_pass(cause) for cause in self.causes], np.bool_)
+def _hashes(texts: Any, seed: int) -> Keys:
+    return text_hashes(pc.utf8_trim_whitespace(pc.fill_null(texts, "")), seed)
 
 
-_NO_FATES: Final = Fates(
-    *(np.empty(0, kind) for kind in (np.uint64, np.int64, object, np.bool_, np.int64, np.int64, np.bool_))
-)
-
-
-@dataclass
 class FateBook:
     """The fates of shards, each of which is read once."""
 
-    storage: Storage
-    limits: Limits
-    """Of now."""
-    blocklist: Blocklist
-    """Of now."""
-    by_caption: bool
-    """Whether rows are known by their captions, too; of a picture with all of several, its address alone tells it."""
-    _shards: dict[int, Fates] = field(default_factory=dict)
+    def __init__(
+        self,
+        storage: Storage,
+        blocklist: Blocklist,
+        by_caption: bool,
+        shift: int,
+        filters: Callable[[int], Sequence[Filter]],
+    ) -> None:
+        """`filters` judge the sizes of a shard's pictures; its number tells which. `shift` is that of the table's rows.
 
-    def fates(self, made_with: Mapping[int, Limits]) -> Fates:
-        """Return the fates of these shards; `made_with` has the limits under which each was made."""
-        missing = [number for number in sorted(made_with) if number not in self._shards]
+        Without `by_caption`, of a picture with all of several captions, a row's address alone tells it.
+        """
+        self._storage, self._blocklist, self._by_caption, self._filters = storage, blocklist, by_caption, filters
+        self.parts = SpilledParts(FATE, shift)
+        """By the hash of the address."""
+        self.causes: list[str] = [SUCCESS]
+        """Why a row is no sample, by the number in its fate; 0: it is one."""
+        self.shards: set[int] = set()
+        """Numbers of those that were read."""
+
+    @property
+    def can_pass(self) -> npt.NDArray[np.bool_]:
+        """Whether a row may have another fate at another time, by cause."""
+        return np.array([cause != SUCCESS and can_pass(cause) for cause in self.causes], np.bool_)
+
+    def read(self, now: Limits, made_with: Mapping[int, Limits], numbers: Collection[int]) -> None:
+        """Take in the shards that are not there yet; `made_with` has the limits under which each was made."""
+        missing = sorted(set(numbers) - self.shards)
+        self.shards.update(missing)
         for start in range(0, len(missing), SHARDS_AT_ONCE):
             names = {f"{shard_stem(number)}.parquet": number for number in missing[start : start + SHARDS_AT_ONCE]}
-            for name, content in self.storage.read_many(list(names)).items():
+            for name, content in self._storage.read_many(list(names)).items():
                 number = names[name]
-                reopened = laxer(self.limits, made_with[number])
-                self._shards[number] = _fates(number, content, reopened, self)
-        parts = [_NO_FATES, *(self._shards[number] for number in sorted(made_with))]
-        return Fates(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Fates)))
+                self._add(number, read_parquet(content, _COLUMNS), laxer(now, made_with[number]))
 
+    def _add(self, number: int, table: Any, reopened: frozenset[str]) -> None:
+        captions = table["caption"].cast(pa.string()).combine_chunks() if self._by_caption else None
+        hashes, keys = row_keys(table["url"].cast(pa.string()).combine_chunks(), captions)
+        fates = np.empty(len(keys), FATE)
+        fates["key"] = keys
+        fates["place"] = (number << NUMBER_SHIFT) + np.arange(len(keys), dtype=np.uint64)
+        fates["cause"] = self._causes(table)
+        fates["is_reopened"] = np.isin(fates["cause"], self._numbers(reopened))
+        fates["mark"] = self._marks(number, table)
+        is_fetched = ~np.isin(fates["cause"], self._numbers(_NOT_FETCHED))
+        self.parts.add(hashes[is_fetched], fates[is_fetched])
 
-def _fates(number: int, content: bytes, reopened: frozenset[str], book: FateBook) -> Fates:
-    table = read_parquet(content, _COLUMNS)
-    columns = {name: table[name].to_pylist() for name in _COLUMNS}
-    pairs = zip(columns["status"], columns["error_message"], strict=True)
-    causes = np.array([SUCCESS if status == SUCCESS else from_message(message) for status, message in pairs], object)
-    is_fetched = np.array([cause not in _NOT_FETCHED for cause in causes], np.bool_)
-    blocked = [bool(book.blocklist.hosts) and book.blocklist.has_host(url or "") for url in columns["url"]]
-    rows = zip(columns["url"], columns["caption"], strict=True)
-    keys = [row_key(url, caption if book.by_caption else None) for url, caption in rows]
-    return Fates(
-        keys=np.array(keys, np.uint64)[is_fetched],
-        numbers=np.full(int(is_fetched.sum()), number, np.int64),
-        causes=causes[is_fetched],
-        is_reopened=np.array([cause in reopened for cause in causes], np.bool_)[is_fetched],
-        widths=np.array([side or 0 for side in columns["original_width"]], np.int64)[is_fetched],
-        heights=np.array([side or 0 for side in columns["original_height"]], np.int64)[is_fetched],
-        is_blocked_host=np.array(blocked, np.bool_)[is_fetched],
-    )
+    def _causes(self, table: Any) -> npt.NDArray[np.int64]:
+        is_sample = pc.equal(table["status"], SUCCESS)
+        messages = pc.if_else(is_sample, SUCCESS, table["error_message"]).combine_chunks().dictionary_encode()
+        causes = [one if one == SUCCESS else from_message(one) for one in messages.dictionary.to_pylist()]
+        self.causes += sorted(set(causes) - set(self.causes))
+        numbers = np.array([self.causes.index(one) for one in causes], np.int64)
+        return np.asarray(numbers[messages.indices.to_numpy()])
 
+    def _numbers(self, causes: Collection[str]) -> list[int]:
+        return [self.causes.index(cause) for cause in causes if cause in self.causes]
 
-class RowFates:
-    """The fates of a table's rows."""
-
-    def __init__(self, keys: Keys, fates: Fates) -> None:
-        """`keys` are the table's, in its order."""
-        self.fates = fates
-        # A success is the last word on a row, else what the latest shard has.
-        order = np.lexsort((fates.numbers, fates.is_sample, fates.keys))
-        in_order = fates.keys[order]
-        first, end = np.searchsorted(in_order, keys), np.searchsorted(in_order, keys, side="right")
-        self.tries: Rows = end - first
-        """How often each row was fetched."""
-        self.last: Rows = np.full(len(keys), -1)
-        """Of each row: the place of its last fate in `fates`; -1 where it was never fetched."""
-        is_tried = self.tries > 0
-        self.last[is_tried] = order[end[is_tried] - 1]
-        self.earlier_tries: Rows = np.empty(len(order), np.int64)
-        """Of each fate: how often its row had been fetched before."""
-        self.earlier_tries[order] = np.arange(len(order)) - np.searchsorted(in_order, in_order)
-
-    def ended_in(self, is_so: Mask) -> Mask:
-        """Return the rows whose last fate is one of these."""
-        return (self.last >= 0) & is_so[self.last] if len(is_so) else np.zeros(len(self.last), np.bool_)
+    def _marks(self, number: int, table: Any) -> npt.NDArray[np.uint8]:
+        sides = [
+            pc.fill_null(table[name].cast(pa.int64()), 0).to_numpy() for name in ("original_width", "original_height")
+        ]
+        marks = np.zeros(len(table), np.uint8)
+        for one in self._filters(number):
+            marks[~np.asarray(one.keeps(*sides)) & (sides[0] > 0) & (marks == 0)] = MARKS.index(one.cause)
+        if self._blocklist.hosts:
+            is_blocked = [self._blocklist.has_host(url or "") for url in table["url"].to_pylist()]
+            marks[np.array(is_blocked, np.bool_)] = MARKS.index(Cause.BLOCKED_HOST)
+        return marks

@@ -13,59 +13,56 @@ from typing import Any
 
 import numpy as np
 
-from steps.data.collecting.fates import Mask, RowFates, Rows
+from steps.data.collecting.parts import RowBytes
+from steps.data.collecting.standing import FAILED, REOPENED, UNTRIED, TableStanding
 from steps.data.tables.url_table import TableSlice, UrlTable
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Pending:
-    """Rows to be fetched together."""
+    """Rows to be fetched together, for the same reason."""
 
-    rows: Rows
-    """Of the table, ascending."""
+    states: RowBytes
+    state: int
+    """That of the rows among all."""
+    rows: int
+    """How many there are."""
     first_number: int
     """The shards that they make have at least this number."""
 
     def is_same(self, other: "Pending") -> bool:
-        """Return whether these are the same rows, for the same reason."""
-        return self.first_number == other.first_number and np.array_equal(self.rows, other.rows)
+        """Return whether these are the same rows: a reason only loses rows."""
+        return (self.state, self.rows, self.first_number) == (other.state, other.rows, other.first_number)
 
 
-def next_pending(state: RowFates, wanted: Mask, former_end: int, top_up: int) -> Pending | None:
+def next_pending(standing: TableStanding, former_end: int, top_up: int) -> Pending | None:
     """Return what is to be fetched next, or None; shards below `former_end` were made under other limits."""
-    untried = wanted & (state.tries == 0)
-    if untried.any():
-        return Pending(np.flatnonzero(untried), 0)
-    reopened = wanted & state.ended_in(state.fates.is_reopened)
-    if reopened.any():
-        return Pending(np.flatnonzero(reopened), former_end)
-    failed = wanted & state.ended_in(state.fates.may_pass)
-    for level in range(1, top_up + 1):
-        again = failed & (state.tries == level)
-        if again.any():
-            is_earlier = state.earlier_tries < level
-            later = state.fates.numbers[~is_earlier]
+    counts = standing.states.counts().tolist()
+    for state in (UNTRIED, REOPENED, *range(FAILED + 1, min(FAILED + top_up, len(counts) - 1) + 1)):
+        if counts[state]:
             # A shard belongs to the level of the rows in it that were fetched most often.
-            earlier = np.setdiff1d(state.fates.numbers[is_earlier], later)
-            return Pending(np.flatnonzero(again), int(earlier.max()) + 1 if len(earlier) else 0)
+            most = standing.most_earlier
+            earlier = np.flatnonzero((most >= 0) & (most < state - FAILED))
+            first = former_end if state == REOPENED else int(earlier.max(initial=-1)) + 1
+            return Pending(standing.states, state, counts[state], first)
     return None
 
 
 def tasks(one: Pending, table: UrlTable, taken: Collection[int], rows_per_shard: int) -> Iterator[TableSlice]:
     """Yield the shards of these rows; `taken` are the numbers of the shards that are there."""
     numbers = (number for number in count(one.first_number) if number not in taken)
-    for columns in _selected(table, one.rows, rows_per_shard):
+    for columns in _selected(table, one, rows_per_shard):
         urls, captions, *others = columns
         named = dict(zip(table.others, others, strict=True))
         yield TableSlice(next(numbers), 0, urls, captions, named)
 
 
-def _selected(table: UrlTable, rows: Rows, size: int) -> Iterator[list[list[Any]]]:
+def _selected(table: UrlTable, one: Pending, size: int) -> Iterator[list[list[Any]]]:
     held: list[list[Any]] = [[], [], *([] for _ in table.others)]
     for part in table.shards(size):
         columns: tuple[list[Any], ...] = (part.urls, part.captions, *part.others.values())
-        first, last = np.searchsorted(rows, (part.first_row, part.first_row + len(part.urls)))
-        for row in (rows[first:last] - part.first_row).tolist():
+        states = one.states[part.first_row : part.first_row + len(part.urls)]
+        for row in np.flatnonzero(states == one.state).tolist():
             for column, values in zip(held, columns, strict=True):
                 column.append(values[row])
         if len(held[0]) >= size:

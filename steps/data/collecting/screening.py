@@ -1,9 +1,10 @@
 """Screens the url table before anything is fetched: which rows the filters leave, and which are there twice.
 
-Reads the table once, streaming; writes nothing. The filters are those of params/filters/.
+Reads the table once, streaming; writes temporary files (steps.data.collecting.parts), so that memory does not grow with
+the table. The filters are those of params/filters/.
 """
 
-from collections import Counter
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,18 +14,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from params.filters import FILTERS, Filter, TableColumn
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
-from steps.data.collecting.deduplication import repeated
-from steps.data.collecting.fates import Keys, Mask, Rows, row_key
+from steps.data.collecting.fates import NO_URL_HASH, row_keys
+from steps.data.collecting.parts import PART_BITS, RowBytes, SpilledParts, hash_shift, shared
 from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST
 from steps.data.tables.score_column import ScoreColumn
 from steps.data.tables.url_table import UrlTable
 from steps.errors import StepError
 
+Mask = npt.NDArray[np.bool_]
+
+ROW: Final = np.dtype([("url", "u8"), ("key", "u8"), ("row", "i8"), ("fate", "u1")])
+"""Of the table: the hash of its address, the key by which it is known (steps.data.collecting.fates), its number."""
+FURTHER: Final = np.dtype([("row", "i8"), ("first", "i8")])
+"""A row whose url stands further up, and the row where it stands first."""
 # What `score_columns` may name.
 SCORES: Final = dict.fromkeys(column.name for one in FILTERS for column in one.columns if column.name != CAPTION)
 
@@ -43,30 +49,16 @@ class _Check:
 class Screening:
     """The fate of every row of a table, as far as the table decides it."""
 
-    fates: npt.NDArray[np.uint8]
+    fates: RowBytes
     """0: to be fetched; else the number of the cause, from 1, in `causes`."""
     causes: tuple[str, ...]
     """In the order in which they were applied."""
-    keys: Keys
-    """By which the rows are known (steps.data.collecting.fates)."""
-
-    @property
-    def is_wanted(self) -> Mask:
-        """Whether a row is to become a sample."""
-        return np.asarray(self.fates == 0)
-
-    def cause(self, row: int) -> str:
-        """Return why a row is left out."""
-        return str(self.causes[self.fates[row] - 1])
-
-    def counts(self) -> Counter[str]:
-        """Return how many rows are left out, by cause."""
-        numbers = np.bincount(self.fates, minlength=len(self.causes) + 1).tolist()
-        return +Counter(dict(zip(map(str, self.causes), numbers[1:], strict=True)))
+    rows: SpilledParts
+    """ROW of all rows with an address, in the order of the table, by the hash of the address."""
 
 
 def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
-    """Decide about every row. Takes 25 bytes of memory for each.
+    """Decide about every row. Takes the same memory whatever their number, and 26 bytes on disk for each.
 
     Raises StepError where a threshold is set and the table lacks the column.
     """
@@ -77,44 +69,81 @@ def screen(table: UrlTable, settings: DownloadSettings) -> Screening:
     if not settings.keep_uncaptioned:
         checks.append(_Check(Cause.NO_CAPTION, (table.caption_column,), _is_blank))
     checks += _checks(settings, table)
-    causes = (*(one.cause for one in checks), Cause.DUPLICATE)
+    screening = Screening(
+        RowBytes(table.rows),
+        (*(one.cause for one in checks), Cause.DUPLICATE),
+        SpilledParts(ROW, hash_shift(table.rows)),
+    )
     by_caption = settings.captions != "all"
-    known_by = (table.url_column, table.caption_column)
-    columns = list(dict.fromkeys([*known_by, *(column for one in checks for column in one.columns)]))
-    fates = np.zeros(table.rows, np.uint8)
-    hashes, keys = np.empty(table.rows, np.uint64), np.empty(table.rows, np.uint64)
-    first = 0
-    for batch in table.batches(columns):
-        part = slice(first, first + batch.num_rows)
-        for number, one in enumerate(checks, 1):
-            drops = one.drops(*map(batch.column, one.columns))
-            fates[part][drops & (fates[part] == 0)] = number
-        urls, captions = (batch.column(column).to_pylist() for column in known_by)
-        for row, (url, caption) in enumerate(zip(urls, captions, strict=True), first):
-            hashes[row] = xxhash.xxh3_64_intdigest((url or "").strip().encode())
-            keys[row] = row_key(url, caption if by_caption else None)
-        first += batch.num_rows
+    _judge(table, checks, by_caption, screening)
     for score in (score for one in checks for score in one.scores):
         score.finish()
-    wanted = np.flatnonzero(fates == 0)
-    again = wanted[repeated(hashes[wanted])]
+    again = _mark_duplicates(screening)
     if not by_caption:
-        table.further = further_captions(table, hashes, wanted, again)
-    fates[again] = len(causes)
-    return Screening(fates, causes, keys)
+        table.further = further_captions(table, again)
+    return screening
 
 
-def further_captions(table: UrlTable, hashes: Keys, wanted: Rows, again: Rows) -> dict[int, list[str]]:
-    """Return the captions of rows whose url stands further up, by the row of the `wanted` where it stands first."""
-    of_hash, first_places = np.unique(hashes[wanted], return_index=True)
-    firsts = wanted[first_places[np.searchsorted(of_hash, hashes[again])]]
-    first_of = dict(zip(again.tolist(), firsts.tolist(), strict=True))
-    further: dict[int, list[str]] = {}
-    for part in table.shards(BATCH_ROWS) if first_of else ():
-        for row, captions in enumerate(part.captions, part.first_row):
-            if row in first_of and captions:
-                further.setdefault(first_of[row], []).extend([captions] if isinstance(captions, str) else captions)
-    return further
+def _judge(table: UrlTable, checks: Sequence[_Check], by_caption: bool, screening: Screening) -> None:
+    """Note what the checks say of each row."""
+    columns = [table.url_column, table.caption_column, *(column for one in checks for column in one.columns)]
+    first = 0
+    for batch in table.batches(list(dict.fromkeys(columns))):
+        rows = np.empty(batch.num_rows, ROW)
+        rows["row"] = np.arange(first, first + batch.num_rows)
+        fates = np.zeros(batch.num_rows, np.uint8)
+        for number, one in enumerate(checks, 1):
+            fates[one.drops(*map(batch.column, one.columns)) & (fates == 0)] = number
+        rows["fate"] = fates
+        screening.fates[first : first + batch.num_rows][:] = fates
+        captions = batch.column(table.caption_column) if by_caption else None
+        rows["url"], rows["key"] = row_keys(batch.column(table.url_column), captions)
+        # However many rows have no address, they are in no part's way.
+        rows = rows[rows["url"] != NO_URL_HASH]
+        screening.rows.add(rows["url"], rows)
+        first += batch.num_rows
+
+
+def _mark_duplicates(screening: Screening) -> SpilledParts:
+    """Mark rows whose url stands further up; return FURTHER of them, by row."""
+    again = SpilledParts(FURTHER)
+    for index, rows in enumerate(screening.rows):
+        wanted = np.flatnonzero(rows["fate"] == 0)
+        several = wanted[shared(rows["url"][wanted])]
+        several = several[np.argsort(rows["url"][several], kind="stable")]
+        urls = rows["url"][several]
+        is_again = np.zeros(len(several), np.bool_)
+        is_again[1:] = urls[1:] == urls[:-1]
+        first = np.maximum.accumulate(np.where(is_again, 0, np.arange(len(several))))
+        rows["fate"][several[is_again]] = len(screening.causes)
+        screening.rows.put(index, rows)
+        found = np.empty(int(is_again.sum()), FURTHER)
+        found["row"], found["first"] = rows["row"][several[is_again]], rows["row"][several[first[is_again]]]
+        again.add(found["row"], found)
+    for found, (start, fates) in zip(again, screening.fates.windows(), strict=False):
+        fates[found["row"] - start] = len(screening.causes)
+    return again
+
+
+def further_captions(table: UrlTable, again: SpilledParts) -> Callable[[int], list[str]]:
+    """Return what tells, of a row, the captions of those FURTHER rows whose url stands there first.
+
+    They lie in a temporary database on disk.
+    """
+    captions = sqlite3.connect("")
+    captions.execute("CREATE TABLE further (first INTEGER, caption TEXT)")
+    index, first_of = -1, dict[int, int]()
+    for part in table.shards(BATCH_ROWS) if any(map(len, again)) else ():
+        if part.first_row >> PART_BITS != index:
+            index = part.first_row >> PART_BITS
+            first_of = dict(again.part(index).tolist())
+        rows = ((first_of.get(row), of) for row, of in enumerate(part.captions, part.first_row))
+        found = [(first, [of] if isinstance(of, str) else of or []) for first, of in rows if first is not None]
+        several = [(first, caption) for first, texts in found for caption in texts]
+        captions.executemany("INSERT INTO further VALUES (?, ?)", several)
+    captions.execute("CREATE INDEX of_first ON further (first)")
+    query = "SELECT caption FROM further WHERE first = ? ORDER BY rowid"
+    return lambda row: [caption for (caption,) in captions.execute(query, (row,))]
 
 
 def _checks(settings: DownloadSettings, table: UrlTable) -> Iterator[_Check]:

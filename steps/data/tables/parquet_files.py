@@ -45,8 +45,14 @@ class ParquetFiles(TableFiles):
 
     def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
         with self._files.open(path, "rb") as stream:
-            for batch in pq.ParquetFile(stream).iter_batches(BATCH_ROWS, columns=list(columns)):
-                yield with_lost(batch.select(list(columns)))
+            file = pq.ParquetFile(stream)
+            groups = range(file.num_row_groups)
+            # pyarrow fetches what it is asked for ahead, and keeps it to the end: a file's worth, if asked for a file.
+            several = max(1, BATCH_ROWS * len(groups) // max(1, file.metadata.num_rows))
+            for first in groups[::several]:
+                some = list(groups[first : first + several])
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=some, columns=list(columns)):
+                    yield with_lost(batch.select(list(columns)))
 
 
 class PictureParquet(TableFiles):

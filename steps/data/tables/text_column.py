@@ -7,7 +7,7 @@ object) is marked, so that it costs its row and nothing else.
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from steps.errors import StepError
 
 Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
 
 WHY_NO_TEXT: Final = "not UTF-8, half a surrogate pair, or a zero"
 NOT_TEXT: Final = b"\xff"
@@ -83,7 +84,7 @@ def through(column: Any) -> ReadColumn:
 
 def _texts(array: Any) -> ReadColumn:
     content = array.cast(pa.binary())
-    if not pc.any(pc.match_substring(content, ZERO)).as_py():
+    if not len(rows_with(content, ZERO.encode())):
         with suppress(pa.ArrowInvalid):
             return ReadColumn(content.cast(pa.string()), np.zeros(len(array), np.bool_))
     values = [_decoded(value) for value in content.to_pylist()]
@@ -154,11 +155,29 @@ def only_ones(column: ReadColumn) -> ReadColumn:
     return ReadColumn(values, column.lost | several)
 
 
+def replaced(texts: Any, replace: Callable[[str], str], byte: bytes) -> Any:
+    """Return a pyarrow array of strings with those replaced in which a byte stands."""
+    rows = rows_with(texts, byte)
+    if not len(rows):
+        return texts
+    is_replaced = np.zeros(len(texts), np.bool_)
+    is_replaced[rows] = True
+    values = [text and replace(text) for text in texts.take(pa.array(rows)).to_pylist()]
+    return pc.replace_with_mask(texts, pa.array(is_replaced), pa.array(values, pa.string()))
+
+
+def rows_with(texts: Any, byte: bytes) -> Rows:
+    """Return the rows, ascending, of a pyarrow array of strings or binary in which a byte stands."""
+    _, places, content = texts.buffers()
+    if not len(texts) or content is None:
+        return np.empty(0, np.int64)
+    offsets = np.frombuffer(places, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    found = np.flatnonzero(np.frombuffer(content, np.uint8)[offsets[0] : offsets[-1]] == byte[0]) + offsets[0]
+    return np.unique(np.searchsorted(offsets, found, side="right") - 1)
+
+
 def clean(texts: Any) -> Any:
     """Return captions, a pyarrow array of strings, with entities of HTML undone and trimmed; blank ones are null."""
-    entities = pc.fill_null(pc.and_(pc.match_substring(texts, "&"), pc.match_substring(texts, ";")), False)
-    if pc.any(entities).as_py():
-        undone = (text and _ENTITY.sub(lambda one: html.unescape(one.group()), text) for text in texts.to_pylist())
-        texts = pa.array(list(undone), pa.string())
+    texts = replaced(texts, lambda text: _ENTITY.sub(lambda one: html.unescape(one.group()), text), b"&")
     trimmed = pc.utf8_trim_whitespace(pc.utf8_ltrim(texts, characters=_BYTE_ORDER_MARK))
     return pc.if_else(pc.match_substring_regex(trimmed, _VISIBLE), trimmed, None)

@@ -110,8 +110,8 @@ class UrlTable:
                 raise StepError(f"{setting}: {uri} has several columns {name!r}; rename all but one")
         self.others = tuple(others)
         """Further columns that slices hold."""
-        self.further: Mapping[int, list[str]] = {}
-        """Captions that belong to a row's picture and stand in other rows."""
+        self.further: Callable[[int], list[str]] | None = None
+        """Tells captions that belong to a row's picture and stand in other rows."""
 
     def shards(self, samples_per_shard: int) -> Iterator[TableSlice]:
         """Yield the table in slices of `samples_per_shard` rows; the last one may be shorter."""
@@ -177,5 +177,5 @@ class UrlTable:
     def _slice(self, index: int, size: int, held: list[list[Any]]) -> TableSlice:
         urls, captions, *others = held
         if self.further:
-            captions = [joined(own, self.further.get(row, [])) for row, own in enumerate(captions, index * size)]
+            captions = [joined(own, self.further(row)) for row, own in enumerate(captions, index * size)]
         return TableSlice(index, index * size, urls, captions, dict(zip(self.others, others, strict=True)))

@@ -19,10 +19,10 @@ def fates(path: Path, source: str = "urls", **settings: Any) -> list[Any]:
     screening = screen(table, DownloadSettings.model_validate({"source": source, **settings}))
     fates: list[Any] = []
     for part in table.shards(7):
-        left_out = ~screening.is_wanted[part.first_row : part.first_row + len(part.urls)]
+        numbers = screening.fates[part.first_row : part.first_row + len(part.urls)].tolist()
         fates += [
-            f"#{screening.cause(row)}" if out else caption
-            for row, out, caption in zip(range(part.first_row, table.rows), left_out, part.captions, strict=False)
+            f"#{screening.causes[number - 1]}" if number else caption
+            for number, caption in zip(numbers, part.captions, strict=True)
         ]
     assert len(fates) == table.rows
     return fates

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.data.collecting.deduplication import COLOUR_TOLERANCE, Looks, mark_samples, near_duplicates
+from steps.data.collecting.deduplication import COLOUR_TOLERANCE, LOOK, mark_samples, near_duplicates
+from steps.data.collecting.parts import RowBytes, SpilledParts, hash_shift
 from steps.data.encoding.samples import read_table
 from steps.data.pictures.perceptual_hash import COLOUR_BYTES
 from steps.data.shards.shards_artifact import VerifiedShard
@@ -19,7 +20,7 @@ HASHES = [[1 << 9, None], [0b111 | 1 << 9, 1 << 9], [0b1 | 1 << 9]]
 
 def drop_duplicates(storage: Storage, shards: list[VerifiedShard], dedup: str, distance: int) -> list[VerifiedShard]:
     count = sum(one.samples + sum(one.dropped.values()) for one in shards)
-    return mark_samples(storage, shards, [None] * count, dedup, distance)[0]
+    return mark_samples(storage, shards, RowBytes(count), dedup, distance)[0]
 
 
 def shard(index: int, samples: int) -> VerifiedShard:
@@ -66,16 +67,15 @@ def test_tables_that_do_not_change_are_not_written_again(storage: Storage, monke
     assert written == ["00001"]
 
 
-def looks_of(numbers: list[int], colours: list[bytes | None] | None = None) -> Looks:
-    layouts = colours or [None] * len(numbers)
-    known = np.array([layout is not None for layout in layouts], np.bool_)
-    flat = b"".join(layout or bytes(COLOUR_BYTES) for layout in layouts)
-    return Looks(
-        np.array(numbers, np.uint64),
-        np.ones(len(numbers), np.bool_),
-        np.frombuffer(flat, np.uint8).reshape(-1, COLOUR_BYTES),
-        known,
-    )
+def looks_of(numbers: list[int], colours: list[bytes | None]) -> SpilledParts:
+    found = np.zeros(len(numbers), LOOK)
+    found["place"], found["hash"], found["is_known"] = np.arange(len(numbers)), np.array(numbers, np.uint64), True
+    layouts = b"".join(one or bytes(COLOUR_BYTES) for one in colours)
+    found["colours"] = np.frombuffer(layouts, np.uint8).reshape(-1, COLOUR_BYTES)
+    found["has_colours"] = [one is not None for one in colours]
+    parts = SpilledParts(LOOK, hash_shift(1 << 21))
+    parts.add(found["hash"], found)
+    return parts
 
 
 def is_alike(one: bytes | None, other: bytes | None) -> bool:
@@ -112,7 +112,8 @@ def test_near_duplicates_are_those_that_a_comparison_of_all_pairs_finds(
             for earlier in range(place)
         )
     ]
-    assert near_duplicates(looks_of(numbers, colours), distance).tolist() == expected
+    found = near_duplicates(looks_of(numbers, colours), distance)
+    assert sorted({place for some in found for place in some.tolist()}) == expected
 
 
 def test_of_copies_the_largest_original_is_kept_and_each_group_keeps_one(tmp_path: Path) -> None:

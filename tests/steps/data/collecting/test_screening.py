@@ -1,4 +1,6 @@
-from collections import Counter
+import html
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from params.programs import DownloadSettings
-from steps.data.collecting.fates import row_key
-from steps.data.collecting.screening import screen
+from steps.data.collecting import parts
+from steps.data.collecting.screening import ROW, screen
 from steps.data.tables import row_files
 from steps.data.tables.url_table import UrlTable
 from steps.errors import StepError
@@ -26,8 +28,8 @@ def table_of(folder: Path, **columns: object) -> UrlTable:
 
 def fates(table: UrlTable, **values: object) -> dict[int, str]:
     screening = screen(table, DownloadSettings.model_validate(values))
-    assert screening.counts() == Counter(map(screening.cause, np.flatnonzero(screening.fates).tolist()))
-    return {row: screening.cause(row) for row in np.flatnonzero(~screening.is_wanted).tolist()}
+    numbers = enumerate(screening.fates[:].tolist())
+    return {row: str(screening.causes[number - 1]) for row, number in numbers if number}
 
 
 SCORES = [0.2, None, 0.8, float("nan"), 0.5]
@@ -139,14 +141,77 @@ def test_a_row_is_counted_under_its_first_filter_and_its_repetition_takes_its_pl
     assert fates(table, min_similarity=0.5) == {0: "similarity", 2: "duplicate", 3: "no_url", 4: "no_url"}
 
 
-@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40), st.integers(1, 7))
-@settings(max_examples=40, deadline=None)
-def test_every_repeated_url_is_a_duplicate_of_its_first_row(
-    tmp_path_factory: pytest.TempPathFactory, urls: list[str], batch: int
+URLS = st.sampled_from(["a", "b", " a\u2003", "c", "d", "e", "f", "", None])
+CAPTIONS = st.sampled_from(["a caption", " a caption", "a &amp; b", "a & b", "größe", "", None])
+
+
+@given(
+    st.lists(st.tuples(URLS, CAPTIONS, st.floats(0, 1)), min_size=1, max_size=60),
+    st.integers(1, 7),
+    st.integers(1, 4),
+)
+@settings(max_examples=60, deadline=None)
+def test_rows_have_the_fates_and_keys_of_a_table_that_is_held_in_memory(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str | None, str | None, float]], batch: int, bits: int
 ) -> None:
+    urls, captions, scores = (list(column) for column in zip(*rows, strict=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_files, "BATCH_ROWS", batch)
-        table = table_of(tmp_path_factory.mktemp("table"), url=urls)
-        expected = {row: "duplicate" for row, url in enumerate(urls) if url in urls[:row]}
-        assert fates(table) == expected
-        assert screen(table, DownloadSettings()).keys.tolist() == [row_key(url, "a caption") for url in urls]
+        patch.setattr(parts, "HASH_PART_BITS", bits)
+        patch.setattr(parts, "HELD_BYTES", 100)
+        table = table_of(tmp_path_factory.mktemp("table"), url=urls, caption=captions, similarity=scores)
+        expected: dict[int, str] = {}
+        kept: set[str] = set()
+        for row, (url, caption, score) in enumerate(rows):
+            address = (url or "").strip()
+            checks = {
+                "no_url": not address,
+                "no_caption": not caption,
+                "similarity": score < 0.5,
+                "duplicate": address in kept,
+            }
+            cause = next((cause for cause, is_so in checks.items() if is_so), None)
+            if cause:
+                expected[row] = cause
+            else:
+                kept.add(address)
+        assert fates(table, min_similarity=0.5) == expected
+        screening = screen(table, DownloadSettings(min_similarity=0.5))
+    assert len(screening.rows) <= (len(rows) >> bits) * 2 + 2
+    known = np.sort(np.concatenate([np.empty(0, ROW), *screening.rows]), order="row")
+    assert known["row"].tolist() == [row for row, url in enumerate(urls) if (url or "").strip()]
+    spelled = [((urls[row] or "").strip(), html.unescape(captions[row] or "").strip()) for row in known["row"]]
+    for field, words in (("url", [url for url, _ in spelled]), ("key", spelled)):
+        assert len(set(zip(known[field].tolist(), words, strict=True))) == len(set(words)) == len(set(known[field]))
+
+
+def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
+    def peak(rows: int) -> int:
+        done = subprocess.run([sys.executable, "-c", SCREEN, str(rows)], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    few, many = 1_000_000, 3_000_000
+    assert peak(many) - peak(few) < 8 * (many - few)
+
+
+SCREEN = """
+import sys
+import pyarrow as pa, pyarrow.compute as pc
+from params.programs import DownloadSettings
+from steps.data.collecting.screening import ROW, screen
+
+urls = pa.array([f"https://{number % 977}.example/{number:08x}.jpg" for number in range(1 << 16)])
+
+class Table:
+    rows, url_column, caption_column, names = int(sys.argv[1]), "url", "caption", ("url", "caption")
+
+    def batches(self, columns):
+        for first in range(0, self.rows, len(urls)):
+            some = pc.binary_join_element_wise(urls, str(first), "?").slice(0, self.rows - first)
+            yield pa.record_batch({"url": some, "caption": some, "#lost": pa.nulls(len(some), pa.string())})
+
+screening = screen(Table(), DownloadSettings(url_column="url", caption_column="caption"))
+assert screening.fates.counts()[0] == Table.rows
+status = dict(line.split(":") for line in open("/proc/self/status"))
+print(int(status["VmHWM"].split()[0]) * 1024)
+"""
