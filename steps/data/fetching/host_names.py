@@ -28,7 +28,7 @@ ASKED_PER_S: Final = 400.0
 """A and AAAA are two packets, and four where a name that is none is tried in a search domain, too."""
 
 _TABLES = """
-PRAGMA journal_mode = WAL;
+PRAGMA journal_mode = TRUNCATE;
 PRAGMA synchronous = OFF;
 CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, found TEXT, asked_s REAL, until_s REAL);
 CREATE TABLE IF NOT EXISTS turn (one INTEGER PRIMARY KEY, at_s REAL);

@@ -27,7 +27,7 @@ Outcome = VerifiedShard | str
 """A shard, or why there is none."""
 
 
-class Report(NamedTuple):
+class CrewReport(NamedTuple):
     """What a crew has to say."""
 
     outcomes: list[tuple[int, Outcome]]
@@ -57,7 +57,7 @@ class Crew:
         """Return how many shards it makes at a time."""
         return self._processes
 
-    def exchange(self, begin: list[TableSlice], end: list[int]) -> Report:
+    def exchange(self, begin: list[TableSlice], end: list[int]) -> CrewReport:
         """Begin these shards, end others; return what was made meanwhile, after a moment if there is nothing yet."""
         for number in end:
             if number in self._busy:
@@ -69,7 +69,7 @@ class Crew:
             outcomes.append(self._outcomes.get(timeout=POLL_S))
             while True:
                 outcomes.append(self._outcomes.get_nowait())
-        return Report(outcomes, sum(counter.value for counter in self._counters))
+        return CrewReport(outcomes, sum(counter.value for counter in self._counters))
 
     def close(self) -> None:
         """End all processes, in the middle of what they do."""

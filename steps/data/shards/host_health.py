@@ -39,7 +39,7 @@ PROBE_AFTER_S: Final = 600.0
 
 
 @dataclass
-class _Host:
+class _Standing:
     rows: int = 0
     answered: int = 0
     is_proven: bool = False
@@ -55,7 +55,7 @@ class HostHealth:
     """What is known of a job's hosts; it outlasts the rounds of a download."""
 
     def __init__(self, hosts: Iterable[str]) -> None:
-        self._hosts = {host: _Host() for host in hosts}
+        self._hosts = {host: _Standing() for host in hosts}
         self.sick: dict[str, str] = {}
         """Hosts that were set aside or lost, whether or not they came back, with the most frequent cause."""
 
@@ -73,7 +73,7 @@ class HostHealth:
 
     def join(self, host: str) -> None:
         """Count on a host again that was lost."""
-        self._hosts.setdefault(host, _Host())
+        self._hosts.setdefault(host, _Standing())
 
     def may_work(self, host: str, now_s: float, is_busy: bool) -> bool:
         """Return whether a host gets a shard: all that are well; those in doubt where no other is, or as a probe."""

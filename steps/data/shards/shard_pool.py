@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, Final
 
-from steps.data.shards.crew import POLL_S, Crew, Report
+from steps.data.shards.crew import POLL_S, Crew, CrewReport
 from steps.data.shards.guarded_downloader import ShardMaker
 from steps.data.shards.host_health import HostHealth
 from steps.data.shards.schedule import Schedule
@@ -18,17 +18,17 @@ from steps.data.tables.url_table import TableSlice
 
 SILENT_S: Final = 60.0
 
-Exchange = Callable[[list[TableSlice], list[int]], "Future[Report]"]
+Exchange = Callable[[list[TableSlice], list[int]], "Future[CrewReport]"]
 
 
-class _Host:
+class _PooledHost:
     """What this process knows of a host's crew."""
 
     def __init__(self, exchange: Exchange, places: int) -> None:
         self.exchange, self.places = exchange, places
         self.tasks: dict[int, TableSlice] = {}
         self.to_end: list[int] = []
-        self.call: Future[Report] | None = None
+        self.call: Future[CrewReport] | None = None
         self.asked_s = 0.0
         self.is_lost = False
         self.rows = 0
@@ -41,7 +41,7 @@ class ShardPool:
         self, crews: dict[str, tuple[Exchange, int]], limit_s: float, on_progress: Callable[[int], None]
     ) -> None:
         """`crews` are each host's and its places; `on_progress` hears how many rows they have dealt with in all."""
-        self._hosts = {name: _Host(*crew) for name, crew in crews.items()}
+        self._hosts = {name: _PooledHost(*crew) for name, crew in crews.items()}
         self._limit_s, self._on_progress = limit_s, on_progress
         self.health = HostHealth(crews)
 
@@ -59,7 +59,7 @@ class ShardPool:
                 yield from self._hear(name, host, schedule)
             self._on_progress(sum(host.rows for host in self._hosts.values()))
 
-    def _ask(self, name: str, host: _Host, schedule: Schedule) -> None:
+    def _ask(self, name: str, host: _PooledHost, schedule: Schedule) -> None:
         begin = []
         while len(host.tasks) < host.places and (task := schedule.next_for(name, time.monotonic())):
             host.tasks[task.index] = task
@@ -67,7 +67,7 @@ class ShardPool:
         host.call, host.asked_s = host.exchange(begin, host.to_end), time.monotonic()
         host.to_end = []
 
-    def _hear(self, name: str, host: _Host, schedule: Schedule) -> Iterator[tuple[int, VerifiedShard]]:
+    def _hear(self, name: str, host: _PooledHost, schedule: Schedule) -> Iterator[tuple[int, VerifiedShard]]:
         call = host.call
         if call is None:
             return
@@ -92,7 +92,7 @@ class ShardPool:
                 if shard is not None:
                     yield number, shard
 
-    def _lose(self, name: str, host: _Host, schedule: Schedule, why: str) -> None:
+    def _lose(self, name: str, host: _PooledHost, schedule: Schedule, why: str) -> None:
         if host.is_lost:
             return
         print(f"WARNING host {name} is lost: {why}; others make its shards", flush=True)
