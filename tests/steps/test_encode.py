@@ -157,7 +157,7 @@ def test_neither_workers_nor_a_killed_one_change_a_byte(
         # Those of this process alone: other clusters may run on this machine.
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if not killed and "MapWorker" in " ".join(process.cmdline()):
+                if not killed and "Encoder" in " ".join(process.cmdline()):
                     killed.append(process.pid)
                     process.kill()
 
@@ -179,7 +179,7 @@ def test_a_job_started_again_makes_only_the_missing_shards(
     made: list[str] = []
     encode_shards = ray_encoding.encode_shards
     client, bucket = world.s3.client, s3_server.BUCKET
-    for key in ("train-00001.tar", "train-00002.verified.json"):
+    for key in ("train-00001.tar", "records/train-00002.verified.json"):
         client.delete_object(Bucket=bucket, Key=f"first/latents/{key}")
     client.put_object(Bucket=bucket, Key="first/latents/manifest.json", Body=b'{"plan_digest": "of an older encoding"}')
 
@@ -258,7 +258,7 @@ def test_pictures_of_many_shapes_are_encoded_in_buckets(world: World, tmp_path: 
             assert found.features is not None and found.features.shape == (len(own), 2, 2, 128)
             with torch.inference_mode():
                 decoded = ((vae.decode(found.mean[:1].float()).sample / 2 + 0.5).clamp(0, 1) * 255)[0]
-            picture = read_samples(Storage(uri), own[0][0], np.array([own[0][1]]))[0]
+            picture = next(read_samples(Storage(uri), own[0][0], np.array([own[0][1]])))
             wanted = decode(picture, Size(*dataset.manifest.buckets[bucket].size_px))
             assert np.abs(decoded.permute(1, 2, 0).numpy() - wanted).mean() < 12
             if split == "train":
@@ -343,7 +343,7 @@ def test_the_program_killed_and_started_again_ends_with_the_same_bytes(world: Wo
     job = Job(world, "job")
     with job.start() as process:
         deadline_s = time.monotonic() + 200
-        while "train-00000.verified.json" not in world.s3.names("job/latents"):
+        while "records/train-00000.verified.json" not in world.s3.names("job/latents"):
             assert process.poll() is None and time.monotonic() < deadline_s
             time.sleep(0.05)
         assert kill_container(process) > 1
