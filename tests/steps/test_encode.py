@@ -29,6 +29,7 @@ from steps.data.encoding.decoding import decode
 from steps.data.encoding.descriptors import DescriptorsManifest, read_descriptors
 from steps.data.encoding.patch_features import PatchFeatures
 from steps.data.encoding.samples import read_samples, read_table
+from steps.data.latents.latents_manifest import LatentsIndex
 from steps.data.loading.latents import LatentsDataset
 from steps.data.storage import Storage
 from steps.encode import Encode
@@ -146,20 +147,41 @@ def test_the_reference_holds_the_held_out_pictures(world: World, encoded: Path) 
     assert reference.size_px == 64
 
 
+def encoders() -> list[psutil.Process]:
+    """Return the encoders of this process's cluster: others may run on this machine."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "ray::Encoder" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_an_encoder_stays_up_from_the_first_shard_to_the_last(
+    world: World, encoded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, seen = set(encoders()), list[set[psutil.Process]]()
+    encode_shards = ray_encoding.encode_shards
+    monkeypatch.setattr(
+        "steps.encode.encode_shards",
+        lambda job, missing, _: encode_shards(job, missing, lambda rows: seen.append(set(encoders()) - before)),
+    )
+    artifacts = world.encode("steady", rows_per_shard=16).run()
+    assert len(LatentsIndex.model_validate_json(artifacts[LATENTS]["index.json"]).shards) == len(seen) > 12
+    assert len(seen[0]) == 1 and all(one == seen[0] for one in seen)
+
+
 def test_neither_workers_nor_a_killed_one_change_a_byte(
     world: World, encoded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
 
     def kill_a_worker(rows: int) -> None:
-        if killed:
-            return
-        # Those of this process alone: other clusters may run on this machine.
-        for process in psutil.Process().children(recursive=True):
+        for process in () if killed else encoders():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if not killed and "Encoder" in " ".join(process.cmdline()):
-                    killed.append(process.pid)
-                    process.kill()
+                process.kill()
+                killed.append(process.pid)
+                break
 
     encode_shards = ray_encoding.encode_shards
     monkeypatch.setattr(
@@ -179,7 +201,12 @@ def test_a_job_started_again_makes_only_the_missing_shards(
     made: list[str] = []
     encode_shards = ray_encoding.encode_shards
     client, bucket = world.s3.client, s3_server.BUCKET
-    for key in ("train-00001.tar", "records/train-00002.verified.json"):
+    # Earlier releases had the records beside their shards.
+    for key in world.s3.names("first/latents/records"):
+        content = world.s3.read(f"first/latents/records/{key}")
+        client.put_object(Bucket=bucket, Key=f"first/latents/{key}", Body=content)
+        client.delete_object(Bucket=bucket, Key=f"first/latents/records/{key}")
+    for key in ("train-00001.tar", "train-00002.verified.json"):
         client.delete_object(Bucket=bucket, Key=f"first/latents/{key}")
     client.put_object(Bucket=bucket, Key="first/latents/manifest.json", Body=b'{"plan_digest": "of an older encoding"}')
 
