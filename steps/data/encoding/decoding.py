@@ -33,20 +33,6 @@ class ShardsSource:
     """Where Recaption wrote captions; empty: there are none."""
 
 
-@dataclass(frozen=True)
-class DecodedBlock:
-    """What an encoder is given."""
-
-    shard: str
-    number: int
-    """Of the shard's blocks."""
-    pixels: Pixels
-    """uint8 [rows, H, W, 3]."""
-    captions: list[str]
-    written: list[str]
-    """By Recaption: one for each row, which may be empty; or none at all."""
-
-
 def deal(source: ShardsSource, parts: Sequence[Part]) -> Iterator[tuple[int, list[Sample]]]:
     """Read parts of one verified shard, front to back; yield each part's number and samples once it is whole.
 

@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 import torch
 
-from steps.data.encoding.decoding import DecodedBlock
 from steps.data.encoding.descriptors import TENSOR
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.encoding.latents_artifact import EncodedBlock
 from steps.data.encoding.patch_features import PatchFeatures
+from steps.data.encoding.plan import Block
 from steps.data.latents.block import WRITTEN_TOKEN_IDS, Array, to_bytes
 from steps.device import choose_device
 from steps.errors import StepError
@@ -40,24 +40,24 @@ class BlockEncoder:
         vision, side = settings.features, settings.features_side
         self._features = PatchFeatures(vision, side, self._device) if vision is not None else None
 
-    def __call__(self, block: DecodedBlock) -> EncodedBlock:
-        """Return a block's safetensors, its sums for the statistics, and the PSNR of a shard's first pictures."""
-        tensors = self.encode(block.pixels, block.captions)
-        if block.written:
+    def __call__(self, block: Block, pixels: Array, captions: list[str], written: list[str]) -> EncodedBlock:
+        """Return a block of pictures, uint8 [rows, H, W, 3], their captions, and Recaption's, if any (empty: none)."""
+        tensors = self.encode(pixels, captions)
+        if written:
             # A sample without one has its original caption twice.
-            both = [own or original for own, original in zip(block.written, block.captions, strict=True)]
+            both = [own or original for own, original in zip(written, captions, strict=True)]
             tensors[WRITTEN_TOKEN_IDS] = self._reader.tokens(both).numpy()
         for name in ("mean", "std"):
             if not np.isfinite(tensors[name]).all():
                 raise StepError(
-                    f"encode: {block.shard} block {block.number}: the VAE's {name} is not finite in "
+                    f"encode: {block[0]} block {block[1]}: the VAE's {name} is not finite in "
                     f"{self._settings.precision}; set encode.precision to float32"
                 )
         return EncodedBlock(
             content=to_bytes(tensors),
             sums=moments_sums(tensors["mean"], tensors["std"]),
-            psnr_db=self.psnr_db(block.pixels, tensors["mean"]) if block.number == 0 else math.nan,
-            written=sum(map(bool, block.written)),
+            psnr_db=self.psnr_db(pixels, tensors["mean"]) if block[1] == 0 else math.nan,
+            written=sum(map(bool, written)),
         )
 
     @torch.inference_mode()
@@ -111,9 +111,9 @@ class BlockDescriber:
         self._vision = PatchFeatures(settings.features, 1, worker_device(), "encode.descriptors")
         self._batch_size = settings.batch_size
 
-    def __call__(self, block: DecodedBlock) -> EncodedBlock:
+    def __call__(self, block: Block, pixels: Array, captions: list[str], written: list[str]) -> EncodedBlock:
         """Return the descriptors of a block's pictures."""
-        pixels, step = block.pixels, self._batch_size
+        step = self._batch_size
         found = [self._vision.describe(pixels[start : start + step]) for start in range(0, len(pixels), step)]
         return EncodedBlock(to_bytes({TENSOR: torch.cat(found).numpy()}))
 

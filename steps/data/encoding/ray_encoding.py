@@ -17,7 +17,7 @@ import numpy as np
 import ray
 
 from params.layout import TRAIN_SPLIT
-from steps.data.encoding.decoding import DecodedBlock, ShardsSource, deal, decode
+from steps.data.encoding.decoding import ShardsSource, deal, decode
 from steps.data.encoding.descriptors import DescriptorsRecord, write_descriptors
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.encoding.latents_artifact import EncodedBlock, LatentsRecord, write_shard
@@ -37,7 +37,7 @@ BLOCKS_PER_ENCODER: Final = 3
 # Shares of a core: on hosts without GPU, decoding runs inside the encoders and other tasks need a place beside them.
 ENCODER_CPUS: Final = 0.5
 TASK_CPUS: Final = 0.25
-WRITE_TRIES: Final = 4
+TRIES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def encode_shards(job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Calla
 
 def write_reference(job: EncodeJob, reference_uri: str) -> list[Any]:
     """Start writing the held-out pictures; return the tasks, of a ReferenceShard each."""
-    task = ray.remote(num_cpus=TASK_CPUS, max_retries=WRITE_TRIES, retry_exceptions=[OSError])(write_reference_shard)
+    task = ray.remote(num_cpus=TASK_CPUS, max_retries=TRIES, retry_exceptions=[OSError])(write_reference_shard)
     source = ray.put(job.source)
     shards = -(-len(job.source.plan.heldout) // SAMPLES_PER_SHARD)
     return [task.remote(reference_uri, source, index) for index in range(shards)]
@@ -91,15 +91,15 @@ class Encoder:
         self._sizes, self._has_written = job.source.plan.selection.buckets.sizes, bool(job.source.captions_uri)
         self._threads, self._turn = ThreadPoolExecutor(threads), Lock()
 
+    @ray.method(num_returns=2)
     def encode(self, shard: PlannedShard, number: int, *parts: list[Sample]) -> tuple[int, EncodedBlock]:
-        """Return how many rows a block of a shard has, and the block. Raises StepError where a picture is none."""
+        """Return how many rows a block of a shard has, and the block. Raises StepError for what is no picture."""
         samples = list(chain.from_iterable(parts))
         pixels = np.stack(list(self._threads.map(decode, samples, repeat(self._sizes[shard.bucket]))))
         has_written = self._has_written and shard.split == TRAIN_SPLIT
         captions, written = [one.caption for one in samples], [one.written for one in samples] if has_written else []
-        block = DecodedBlock(shard.name, number, pixels, captions, written)
         with self._turn:
-            return len(samples), self._encode(block)
+            return len(samples), self._encode((shard.name, number), pixels, captions, written)
 
 
 class _Flow:
@@ -111,10 +111,10 @@ class _Flow:
         workers, gpus = workers_of(job.workers)
         self._reads_at_once = READS_AT_ONCE * max(gpus, len(ray.nodes()))
         self._encoders = _start_encoders(self._told, min(workers, sum(len(shard.block_rows) for shard in shards)), gpus)
-        tries = {"num_cpus": TASK_CPUS, "max_retries": WRITE_TRIES, "scheduling_strategy": "SPREAD"}
+        spread = {"max_retries": TRIES, "scheduling_strategy": "SPREAD"}
         reads = {"num_returns": "streaming", "_generator_backpressure_num_objects": READ_AHEAD_OBJECTS}
-        self._deal = ray.remote(**tries, **reads)(_deal)
-        self._write = ray.remote(**tries, retry_exceptions=[OSError])(_write)
+        self._deal = ray.remote(num_cpus=TASK_CPUS / READS_AT_ONCE, **reads, **spread)(_deal)
+        self._write = ray.remote(num_cpus=TASK_CPUS, retry_exceptions=[OSError], **spread)(_write)
         self._asked = [0] * len(self._encoders)
         self._reads: dict[Any, dict[int, tuple[Block, Part]]] = {}
         """The parts that each has yet to yield."""
@@ -145,20 +145,18 @@ class _Flow:
             reading = self._deal.remote(self._told, [part for _, part in parts])
             self._reads[reading] = dict(enumerate(parts))
         while self._whole and min(self._asked) < BLOCKS_PER_ENCODER:
-            self._encode(self._whole.popleft())
+            self._encode(*self._whole.popleft())
         # Readers wait where encoders have enough to do.
         reads = self._reads if len(self._whole) < len(self._encoders) else ()
         return [*self._writes, *self._encodes, *reads]
 
-    def _encode(self, block: Block) -> None:
+    def _encode(self, name: str, number: int) -> None:
         chosen = self._asked.index(min(self._asked))
         self._asked[chosen] += 1
-        parts = self._parts.pop(block)
-        name, number = block
-        encode = self._encoders[chosen].encode.options(num_returns=2)
-        # Parts of a block are in the order of their sources.
-        rows, content = encode.remote(self._shards[name], number, *(parts[part] for part in sorted(parts)))
-        self._encodes[rows] = (chosen, block, content)
+        # The rows of a block are in the order of their sources.
+        parts = (samples for _, samples in sorted(self._parts.pop((name, number)).items()))
+        rows, content = self._encoders[chosen].encode.remote(self._shards[name], number, *parts)
+        self._encodes[rows] = (chosen, (name, number), content)
 
     def _take_part(self, reading: Any) -> None:
         # A reader that is lost ends early: then its completion has the error.
@@ -166,8 +164,7 @@ class _Flow:
         self._parts[block][part] = next(reading)
         if not self._reads[reading]:
             del self._reads[reading]
-        name, number = block
-        if sum(one.rows for one in self._parts[block]) == self._shards[name].block_rows[number]:
+        if sum(one.rows for one in self._parts[block]) == self._shards[block[0]].block_rows[block[1]]:
             self._whole.append(block)
 
     def _take_block(self, rows: Any) -> None:
@@ -176,23 +173,15 @@ class _Flow:
         self._on_rows(ray.get(rows))
         self._blocks[name][number] = content
         if len(self._blocks[name]) == len(self._shards[name].block_rows):
-            blocks = self._blocks.pop(name)
-            contents = (blocks[number] for number in sorted(blocks))
+            contents = (content for _, content in sorted(self._blocks.pop(name).items()))
             self._writes.add(self._write.remote(self._told, self._shards[name], *contents))
 
 
 def _start_encoders(job: Any, count: int, gpus: int) -> list[Any]:
     """Start encoders for the whole run. One that dies is started again, and asked again what it was asked."""
-    threads = max(1, int(ray.cluster_resources()["CPU"]) // count) if gpus else 1
-    actor = ray.remote(
-        num_cpus=ENCODER_CPUS,
-        num_gpus=1 if gpus else 0,
-        max_restarts=-1,
-        max_task_retries=WRITE_TRIES,
-        # One block is decoded while another is encoded.
-        max_concurrency=2,
-        scheduling_strategy="SPREAD",
-    )(Encoder)
+    threads = max(1, int(ray.cluster_resources()["CPU"]) // count)
+    share = {"num_cpus": ENCODER_CPUS, "num_gpus": 1 if gpus else 0, "scheduling_strategy": "SPREAD"}
+    actor = ray.remote(max_concurrency=2, max_restarts=-1, max_task_retries=TRIES, **share)(Encoder)
     return [actor.remote(job, threads) for _ in range(count)]
 
 

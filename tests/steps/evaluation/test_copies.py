@@ -19,7 +19,7 @@ from params.programs import EncodeArguments, EvaluateArguments
 from shapes import captions, picture_set
 from steps.artifact import publish
 from steps.container import Cluster, Container
-from steps.data.encoding.decoding import DecodedBlock, decode, planned_samples
+from steps.data.encoding.decoding import decode, planned_samples
 from steps.data.encoding.descriptors import (
     DescriptorsManifest,
     DescriptorsRecord,
@@ -108,7 +108,7 @@ def encode_here(
         for number, rows in enumerate(shard.block_rows):
             samples = planned_samples(job.source, shard.split, first, rows)
             pixels, texts = np.stack([decode(one, size) for one in samples]), [one.caption for one in samples]
-            blocks.append(worker(DecodedBlock(shard.name, number, pixels, texts, [])))
+            blocks.append(worker((shard.name, number), pixels, texts, []))
             first += rows
         on_rows(shard.rows)
         yield write(Storage(job.uri), job.plan_digest, shard, blocks)
