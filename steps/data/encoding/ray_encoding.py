@@ -66,7 +66,7 @@ def summarize_sources(shards_uri: str, names: Sequence[str], selection: Selectio
 def encode_shards(job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Callable[[int], None]) -> Iterator[Any]:
     """Yield the records of written files; `on_rows` hears how many more rows are encoded. Raises StepError."""
     try:
-        yield from _Flow(job, shards, on_rows).records()
+        yield from _Flow(job, shards, on_rows).records() if shards else ()
     except ray.exceptions.RayError as error:
         raise step_error(error) from error
 
