@@ -91,7 +91,6 @@ class Encoder:
         self._sizes, self._has_written = job.source.plan.selection.buckets.sizes, bool(job.source.captions_uri)
         self._threads, self._turn = ThreadPoolExecutor(threads), Lock()
 
-    @ray.method(num_returns=2)
     def encode(self, shard: PlannedShard, number: int, *parts: list[Sample]) -> tuple[int, EncodedBlock]:
         """Return how many rows a block of a shard has, and the block. Raises StepError for what is no picture."""
         samples = list(chain.from_iterable(parts))
@@ -155,7 +154,8 @@ class _Flow:
         self._asked[chosen] += 1
         # The rows of a block are in the order of their sources.
         parts = (samples for _, samples in sorted(self._parts.pop((name, number)).items()))
-        rows, content = self._encoders[chosen].encode.remote(self._shards[name], number, *parts)
+        encode = self._encoders[chosen].encode.options(num_returns=2)
+        rows, content = encode.remote(self._shards[name], number, *parts)
         self._encodes[rows] = (chosen, (name, number), content)
 
     def _take_part(self, reading: Any) -> None:
