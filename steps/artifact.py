@@ -2,6 +2,7 @@
 
     NNNNN.tar             a part
     NNNNN.verified.json   its record, with the digest of its identity; without it, or at another size, a part is missing
+                          (in records/, where a file system shows the parts: their folder has half as many files)
     identity.json         the identity: the settings and digests that decide the content of the parts
     manifest.json         describes the whole, written last
 
@@ -14,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -25,6 +26,7 @@ from steps.data.storage import Storage
 
 IDENTITY_FILE: Final = "identity.json"
 RECORD_SUFFIX: Final = ".verified.json"
+RECORDS_FOLDER: Final = "records/"
 
 Identity = Mapping[str, Any]
 
@@ -32,6 +34,8 @@ Identity = Mapping[str, Any]
 class PartRecord(Model, ABC):
     """The record of a part."""
 
+    folder: ClassVar[str] = ""
+    """Where records go, under the artifact's prefix; those of earlier releases, beside their parts, count as well."""
     plan_digest: str
     """Digest of the part's identity: parts with another one do not count."""
 
@@ -42,7 +46,7 @@ class PartRecord(Model, ABC):
 
     def write(self, storage: Storage) -> None:
         """Write the record, after its part."""
-        storage.write(_record_name(self.part[0]), self.model_dump_json().encode())
+        storage.write(f"{self.folder}{_record_name(self.part[0])}", self.model_dump_json().encode())
 
 
 R = TypeVar("R", bound=PartRecord)
@@ -65,9 +69,12 @@ class Artifact:
 
     def recorded(self, kind: type[R]) -> dict[str, R]:
         """Return the records, by part, of the parts that are whole, whatever their identity."""
-        sizes = self.storage.sizes()
-        records: dict[str, R] = {}
-        for file, content in self.storage.read_many([name for name in sizes if name.endswith(RECORD_SUFFIX)]).items():
+        sizes, records = self.storage.sizes(), dict[str, R]()
+        contents = self.storage.read_many([name for name in sizes if name.endswith(RECORD_SUFFIX)])
+        if kind.folder:
+            apart = Storage(f"{self.storage.uri}/{kind.folder}")
+            contents |= apart.read_many(list(apart.sizes()))
+        for file, content in contents.items():
             try:
                 record = kind.model_validate_json(content)
             except ValidationError:

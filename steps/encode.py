@@ -9,6 +9,7 @@ last, to the outputs `latents`, `reference` and `descriptors`.
 """
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -195,16 +196,14 @@ class Encode:
 
     def _encode(self, job: EncodeJob, planned: list[PlannedShard]) -> list[LatentsRecord]:
         finished = self.latents.finished(LatentsRecord)
-        records = {shard.name: finished[shard.name] for shard in planned if shard.name in finished}
-        for record in records.values():
-            check_shard(record, self._models.scaling_factor, self._models.shift_factor)
-        done = sum(record.shard.listed.rows for record in records.values())
+        known = [finished[shard.name] for shard in planned if shard.name in finished]
+        missing = [shard for shard in planned if shard.name not in finished]
+        done = sum(record.shard.listed.rows for record in known)
         progress = Progress("encode", sum(shard.rows for shard in planned), "rows", done=done)
-        missing = [shard for shard in planned if shard.name not in records]
-        for record in encode_shards(job, missing, progress.advance):
+        for record in chain(known, encode_shards(job, missing, progress.advance)):
             check_shard(record, self._models.scaling_factor, self._models.shift_factor)
-            records[record.shard.listed.name] = record
-        return [records[shard.name] for shard in planned]
+            finished[record.shard.listed.name] = record
+        return [finished[shard.name] for shard in planned]
 
     def _describe(self, artifact: Artifact, job: EncodeJob, planned: list[PlannedShard]) -> DescriptorsManifest:
         """Describe the training pictures, also those whose latents a limit leaves to the training."""

@@ -85,7 +85,6 @@ def leading(
             num_cpus=None if lends else 0,
             num_gpus=gpus if lends else 0,
         )
-        _quiet()
         _wait_for_hosts(ray, cluster, address, patience)
         yield
     finally:
@@ -220,19 +219,6 @@ def _object_store(folder: str) -> dict[str, Any]:
         os.environ["RAY_OBJECT_STORE_ALLOW_SLOW_STORAGE"] = "1"
         return {"object_store_memory": wanted, "_plasma_directory": folder}
     return {"object_store_memory": min(wanted, int(free * 0.9))}
-
-
-def _quiet() -> None:
-    """Let Ray Data speak of errors only; its log files keep the rest."""
-    import ray.data
-
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.enable_auto_log_stats = False
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.ERROR)
 
 
 def _die_with_parent() -> None:

@@ -21,7 +21,7 @@ from params.model import Decides
 from params.programs import RecaptionArguments
 from steps.artifact import Artifact, publish
 from steps.container import Container
-from steps.data.encoding.ray_encoding import ENCODER_CPUS, SHARDS_PER_RUN, step_error, workers_of
+from steps.data.encoding.ray_encoding import ENCODER_CPUS, step_error, workers_of
 from steps.data.encoding.written_captions import CaptionsManifest, CaptionsRecord, source_of, write_captions
 from steps.data.shards.shards_artifact import VerifiedShard, read_shards_manifest
 from steps.device import gpus_to_lend
@@ -69,9 +69,8 @@ class Recaption:
         done = sum(record.samples for record in finished.values())
         progress = Progress("recaption", sum(shard.samples for shard in self._shards), "pictures", done=done)
         missing = [shard for shard in self._shards if shard.name not in finished]
-        for start in range(0, len(missing), SHARDS_PER_RUN):
-            for record in self._written(missing[start : start + SHARDS_PER_RUN], progress.advance):
-                finished[record.shard] = record
+        for record in self._written(missing, progress.advance):
+            finished[record.shard] = record
         records = [finished[name] for name in sources]
         failed = sum(record.failed for record in records)
         manifest = CaptionsManifest(
@@ -87,12 +86,10 @@ class Recaption:
 
     def _written(self, shards: Sequence[VerifiedShard], on_pictures: Callable[[int], None]) -> Iterator[CaptionsRecord]:
         """Yield the record of each shard when its captions are written: batches go to whichever captioner is free."""
-        step = self._arguments.batch_size
-        batches = [(shard, first) for shard in shards for first in range(0, shard.samples, step)]
         held: dict[str, dict[str, str]] = defaultdict(dict)
         place = (self._arguments.captions_uri, self.captions.parts_digest)
         try:
-            for shard, captions in self._pool(len(batches)).map_unordered(_caption, batches):
+            for shard, captions in self._captioned(shards):
                 held[shard.name] |= captions
                 on_pictures(len(captions))
                 if len(held[shard.name]) == shard.samples:
@@ -101,6 +98,16 @@ class Recaption:
             raise step_error(error) from error
         if held:
             raise StepError(f"recaption: {next(iter(held))} has fewer samples than the manifest says; download again")
+
+    def _captioned(self, shards: Sequence[VerifiedShard]) -> Iterator[tuple[VerifiedShard, dict[str, str]]]:
+        step = self._arguments.batch_size
+        pool = self._pool(sum(-(-shard.samples // step) for shard in shards))
+        for batch in ((shard, first) for shard in shards for first in range(0, shard.samples, step)):
+            if not pool.has_free():
+                yield pool.get_next_unordered()
+            pool.submit(_caption, batch)
+        while pool.has_next():
+            yield pool.get_next_unordered()
 
     def _pool(self, batches: int) -> ActorPool:
         from steps.data.encoding.captioner import Captioner

@@ -29,6 +29,7 @@ from steps.data.encoding.decoding import decode
 from steps.data.encoding.descriptors import DescriptorsManifest, read_descriptors
 from steps.data.encoding.patch_features import PatchFeatures
 from steps.data.encoding.samples import read_samples, read_table
+from steps.data.latents.latents_manifest import LatentsIndex
 from steps.data.loading.latents import LatentsDataset
 from steps.data.storage import Storage
 from steps.encode import Encode
@@ -146,20 +147,41 @@ def test_the_reference_holds_the_held_out_pictures(world: World, encoded: Path) 
     assert reference.size_px == 64
 
 
+def encoders() -> list[psutil.Process]:
+    """Return the encoders of this process's cluster: others may run on this machine."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "ray::Encoder" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_an_encoder_stays_up_from_the_first_shard_to_the_last(
+    world: World, encoded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, seen = set(encoders()), list[set[psutil.Process]]()
+    encode_shards = ray_encoding.encode_shards
+    monkeypatch.setattr(
+        "steps.encode.encode_shards",
+        lambda job, missing, _: encode_shards(job, missing, lambda rows: seen.append(set(encoders()) - before)),
+    )
+    artifacts = world.encode("steady", rows_per_shard=16).run()
+    assert len(LatentsIndex.model_validate_json(artifacts[LATENTS]["index.json"]).shards) == len(seen) > 12
+    assert len(seen[0]) == 1 and all(one == seen[0] for one in seen)
+
+
 def test_neither_workers_nor_a_killed_one_change_a_byte(
     world: World, encoded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
 
     def kill_a_worker(rows: int) -> None:
-        if killed:
-            return
-        # Those of this process alone: other clusters may run on this machine.
-        for process in psutil.Process().children(recursive=True):
+        for process in () if killed else encoders():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if not killed and "MapWorker" in " ".join(process.cmdline()):
-                    killed.append(process.pid)
-                    process.kill()
+                process.kill()
+                killed.append(process.pid)
+                break
 
     encode_shards = ray_encoding.encode_shards
     monkeypatch.setattr(
@@ -179,6 +201,11 @@ def test_a_job_started_again_makes_only_the_missing_shards(
     made: list[str] = []
     encode_shards = ray_encoding.encode_shards
     client, bucket = world.s3.client, s3_server.BUCKET
+    # Earlier releases had the records beside their shards.
+    for key in world.s3.names("first/latents/records"):
+        content = world.s3.read(f"first/latents/records/{key}")
+        client.put_object(Bucket=bucket, Key=f"first/latents/{key}", Body=content)
+        client.delete_object(Bucket=bucket, Key=f"first/latents/records/{key}")
     for key in ("train-00001.tar", "train-00002.verified.json"):
         client.delete_object(Bucket=bucket, Key=f"first/latents/{key}")
     client.put_object(Bucket=bucket, Key="first/latents/manifest.json", Body=b'{"plan_digest": "of an older encoding"}')
@@ -258,7 +285,7 @@ def test_pictures_of_many_shapes_are_encoded_in_buckets(world: World, tmp_path: 
             assert found.features is not None and found.features.shape == (len(own), 2, 2, 128)
             with torch.inference_mode():
                 decoded = ((vae.decode(found.mean[:1].float()).sample / 2 + 0.5).clamp(0, 1) * 255)[0]
-            picture = read_samples(Storage(uri), own[0][0], np.array([own[0][1]]))[0]
+            picture = next(read_samples(Storage(uri), own[0][0], np.array([own[0][1]])))
             wanted = decode(picture, Size(*dataset.manifest.buckets[bucket].size_px))
             assert np.abs(decoded.permute(1, 2, 0).numpy() - wanted).mean() < 12
             if split == "train":
@@ -343,7 +370,7 @@ def test_the_program_killed_and_started_again_ends_with_the_same_bytes(world: Wo
     job = Job(world, "job")
     with job.start() as process:
         deadline_s = time.monotonic() + 200
-        while "train-00000.verified.json" not in world.s3.names("job/latents"):
+        while "records/train-00000.verified.json" not in world.s3.names("job/latents"):
             assert process.poll() is None and time.monotonic() < deadline_s
             time.sleep(0.05)
         assert kill_container(process) > 1

@@ -45,7 +45,8 @@ class Captioner:
         """Return a shard and captions of a batch of its samples, by key: of a picture with several captions, one."""
         table = self._table(shard.name)
         rows = np.sort(np.unique(table.keys, return_index=True)[1])
-        samples = read_samples(self._storage, table, rows[first : first + self._arguments.batch_size])
+        rows = rows[first : first + self._arguments.batch_size]
+        samples = list(read_samples(self._storage, table, rows))
         pictures = [Image.open(io.BytesIO(one.picture), formats=("JPEG",)).convert("RGB") for one in samples]
         keys = [sample.key for sample in samples]
         return shard, dict(zip(keys, self.write(pictures), strict=True))

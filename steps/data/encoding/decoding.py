@@ -1,31 +1,25 @@
-"""Decodes the pictures of latents blocks, on CPUs, ahead of the encoders.
+"""Deals the samples of verified shards out to latents blocks, and decodes their pictures.
 
-Yields a row for each block to Ray Data: pixels as bytes are one flat buffer that no one copies to count it.
+Reads a shard once for all blocks that have some of its samples, whatever their buckets; writes nothing.
 """
 
 import io
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from params.layout import TRAIN_SPLIT
-from steps.data.encoding.buckets import Buckets, Size
-from steps.data.encoding.plan import EncodePlan, PlannedShard, Selection, train_rows
+from steps.data.encoding.buckets import Size
+from steps.data.encoding.plan import EncodePlan, Part, Selection, train_rows
 from steps.data.encoding.samples import Sample, SampleTable, read_samples, read_table
 from steps.data.encoding.written_captions import captions_of
 from steps.data.latents.order import Rows
 from steps.data.pictures.perceptual_hash import Pixels
 from steps.data.storage import Storage
 from steps.errors import StepError
-
-# A decoding task hands over about this much at once; more would delay the first batch and fill the object store.
-SPAN_BYTES: Final = 64 << 20
-MAX_SPAN_BLOCKS: Final = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,54 +33,32 @@ class ShardsSource:
     """Where Recaption wrote captions; empty: there are none."""
 
 
-def spans(shards: list[PlannedShard], buckets: Buckets) -> Iterator[dict[str, Any]]:
-    """Yield the tasks of shards, in order: some neighbouring blocks of one of them each."""
-    for shard in shards:
-        block_bytes = max(shard.block_rows) * math.prod(buckets.sizes[shard.bucket]) * 3
-        step = max(1, min(MAX_SPAN_BLOCKS, SPAN_BYTES // block_bytes))
-        for block in range(0, len(shard.block_rows), step):
-            sizes = shard.block_rows[block : block + step]
-            first_row = shard.first_row + sum(shard.block_rows[:block])
-            yield {
-                "shard": shard.name,
-                "split": shard.split,
-                "bucket": shard.bucket,
-                "block": block,
-                "first_row": first_row,
-                "sizes": list(sizes),
-            }
+def deal(source: ShardsSource, parts: Sequence[Part]) -> Iterator[tuple[int, list[Sample]]]:
+    """Read parts of one verified shard, front to back; yield each part's number and samples once it is whole.
 
-
-def decode_span(span: dict[str, Any], source: ShardsSource) -> Iterator[dict[str, Any]]:
-    """Yield the decoded blocks of a task; `written`, by Recaption, is of training samples alone (empty: none)."""
-    has_written = bool(source.captions_uri) and span["split"] == TRAIN_SPLIT
-    first, size = int(span["first_row"]), source.plan.selection.buckets.sizes[int(span["bucket"])]
-    for number, rows in enumerate(span["sizes"]):
-        samples = planned_samples(source, str(span["split"]), first, int(rows))
-        pixels = np.stack([decode(sample, size) for sample in samples])
-        yield {
-            "shard": span["shard"],
-            "block": int(span["block"]) + number,
-            "shape": list(pixels.shape),
-            "pixels": pixels.tobytes(),
-            "captions": [sample.caption for sample in samples],
-            "written": [sample.written for sample in samples] if has_written else [],
-        }
-        first += int(rows)
+    Training samples have the caption that Recaption wrote, if any. Raises StepError where the shard is another one.
+    """
+    plan, name = source.plan, source.plan.sources[parts[0].source]
+    table, training = _table(source.shards_uri, name, plan.selection)
+    written = _written(source.captions_uri, name)
+    rows = np.concatenate([_rows(plan, training, part) for part in parts])
+    part_of = np.repeat(np.arange(len(parts)), [part.rows for part in parts])
+    order = np.argsort(rows)
+    read = read_samples(Storage(source.shards_uri), table, rows[order])
+    held: list[list[Sample]] = [[] for _ in parts]
+    for number, sample in zip(part_of[order].tolist(), read, strict=True):
+        part, samples = parts[number], held[number]
+        own = written.get(sample.key, "") if part.split == TRAIN_SPLIT else ""
+        samples.append(sample._replace(written=own))
+        if len(samples) == part.rows:
+            held[number] = []
+            yield number, samples
 
 
 def planned_samples(source: ShardsSource, split: str, first: int, count: int) -> list[Sample]:
     """Return the samples of rows of a split; those of training with the caption that Recaption wrote, if any."""
-    samples: list[Sample] = []
-    storage = Storage(source.shards_uri)
-    plan = source.plan
-    for bucket, number, place, part in plan.locate(split, first, count):
-        table, training_rows = _table(source.shards_uri, plan.sources[number], plan.selection)
-        rows = training_rows[bucket] if split == TRAIN_SPLIT else plan.heldout_rows(bucket, number)
-        written = _written(source.captions_uri if split == TRAIN_SPLIT else "", table.name)
-        read = read_samples(storage, table, rows[place : place + part])
-        samples += [sample._replace(written=written.get(sample.key, "")) for sample in read]
-    return samples
+    parts = source.plan.locate(split, first, count)
+    return [sample for part in parts for _, samples in deal(source, [part]) for sample in samples]
 
 
 def decode(sample: Sample, size: Size) -> Pixels:
@@ -100,6 +72,12 @@ def decode(sample: Sample, size: Size) -> Pixels:
     if picture.size != wanted:
         picture = ImageOps.fit(picture, wanted, Image.Resampling.LANCZOS)
     return np.asarray(picture)
+
+
+def _rows(plan: EncodePlan, training: list[Rows], part: Part) -> Rows:
+    """Return the rows of the shard's table that a part is, ascending."""
+    rows = training[part.bucket] if part.split == TRAIN_SPLIT else plan.heldout_rows(part.bucket, part.source)
+    return rows[part.place : part.place + part.rows]
 
 
 @lru_cache(maxsize=16)

@@ -6,15 +6,16 @@ manifest.json                         the files, the model, and the captions tha
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import ClassVar, Final
 
 import numpy as np
 from safetensors.numpy import load
 
 from params.model import Model
-from steps.artifact import PartRecord
+from steps.artifact import RECORDS_FOLDER, PartRecord
 from steps.data.encoding.decoding import ShardsSource
+from steps.data.encoding.latents_artifact import EncodedBlock
 from steps.data.encoding.plan import PlannedShard, train_rows
 from steps.data.encoding.samples import read_table
 from steps.data.latents.block import Array, digest, to_bytes
@@ -30,6 +31,8 @@ LISTED_CAPTIONS: Final = 1024
 
 class DescriptorsRecord(PartRecord):
     """One file."""
+
+    folder: ClassVar[str] = RECORDS_FOLDER
 
     name: str
     first_row: int
@@ -63,13 +66,10 @@ def file_name(shard: str) -> str:
 
 
 def write_descriptors(
-    storage: Storage, plan_digest: str, planned: PlannedShard, rows: Iterable[Any]
+    storage: Storage, plan_digest: str, planned: PlannedShard, blocks: Sequence[EncodedBlock]
 ) -> DescriptorsRecord:
-    """Write a file from blocks in any order. Raises StepError for a missing one, OSError where it does not arrive."""
-    blocks = {int(row["block"]): load(row["content"])[TENSOR] for row in rows if row["shard"] == planned.name}
-    if [len(blocks[number]) for number in sorted(blocks)] != list(planned.block_rows):
-        raise StepError(f"encode: {planned.name}: blocks of its descriptors are missing")
-    content = to_bytes({TENSOR: np.concatenate([blocks[number] for number in sorted(blocks)])})
+    """Write a file from a shard's blocks. Raises OSError where it does not arrive."""
+    content = to_bytes({TENSOR: np.concatenate([load(one.content)[TENSOR] for one in blocks])})
     record = DescriptorsRecord(
         plan_digest=plan_digest,
         name=file_name(planned.name),

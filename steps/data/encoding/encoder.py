@@ -5,14 +5,16 @@ What it yields depends on the block alone, not on what else is encoded or where.
 """
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 
 from steps.data.encoding.descriptors import TENSOR
 from steps.data.encoding.encoder_settings import EncoderSettings
+from steps.data.encoding.latents_artifact import EncodedBlock
 from steps.data.encoding.patch_features import PatchFeatures
+from steps.data.encoding.plan import Block
 from steps.data.latents.block import WRITTEN_TOKEN_IDS, Array, to_bytes
 from steps.device import choose_device
 from steps.errors import StepError
@@ -25,7 +27,7 @@ CHECKED_SAMPLES: Final = 4
 
 
 class BlockEncoder:
-    """Rows of pixels to rows of latents blocks."""
+    """Pictures to latents."""
 
     def __init__(self, settings: EncoderSettings) -> None:
         """Load the models, onto the GPU where this worker has one."""
@@ -38,10 +40,8 @@ class BlockEncoder:
         vision, side = settings.features, settings.features_side
         self._features = PatchFeatures(vision, side, self._device) if vision is not None else None
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a block: its safetensors, its sums for the statistics, and the PSNR of the first ones of a shard."""
-        pixels = _pixels(row)
-        captions, written = ([str(text) for text in row[name]] for name in ("captions", "written"))
+    def __call__(self, block: Block, pixels: Array, captions: list[str], written: list[str]) -> EncodedBlock:
+        """Return a block of pictures, uint8 [rows, H, W, 3], their captions, and Recaption's, if any (empty: none)."""
         tensors = self.encode(pixels, captions)
         if written:
             # A sample without one has its original caption twice.
@@ -50,18 +50,15 @@ class BlockEncoder:
         for name in ("mean", "std"):
             if not np.isfinite(tensors[name]).all():
                 raise StepError(
-                    f"encode: {row['shard']} block {row['block']}: the VAE's {name} is not finite in "
+                    f"encode: {block[0]} block {block[1]}: the VAE's {name} is not finite in "
                     f"{self._settings.precision}; set encode.precision to float32"
                 )
-        checked = int(row["block"]) == 0
-        return {
-            "shard": row["shard"],
-            "block": row["block"],
-            "content": to_bytes(tensors),
-            "sums": moments_sums(tensors["mean"], tensors["std"]),
-            "psnr_db": self.psnr_db(pixels, tensors["mean"]) if checked else math.nan,
-            "written": sum(map(bool, written)),
-        }
+        return EncodedBlock(
+            content=to_bytes(tensors),
+            sums=moments_sums(tensors["mean"], tensors["std"]),
+            psnr_db=self.psnr_db(pixels, tensors["mean"]) if block[1] == 0 else math.nan,
+            written=sum(map(bool, written)),
+        )
 
     @torch.inference_mode()
     def encode(self, pixels: Array, captions: list[str]) -> dict[str, Array]:
@@ -106,7 +103,7 @@ class BlockEncoder:
 
 
 class BlockDescriber:
-    """Rows of pixels to rows of descriptors."""
+    """Pictures to descriptors."""
 
     def __init__(self, settings: EncoderSettings) -> None:
         """Load the vision model, onto the GPU where this worker has one."""
@@ -114,11 +111,11 @@ class BlockDescriber:
         self._vision = PatchFeatures(settings.features, 1, worker_device(), "encode.descriptors")
         self._batch_size = settings.batch_size
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, block: Block, pixels: Array, captions: list[str], written: list[str]) -> EncodedBlock:
         """Return the descriptors of a block's pictures."""
-        pixels, step = _pixels(row), self._batch_size
+        step = self._batch_size
         found = [self._vision.describe(pixels[start : start + step]) for start in range(0, len(pixels), step)]
-        return {"shard": row["shard"], "block": row["block"], "content": to_bytes({TENSOR: torch.cat(found).numpy()})}
+        return EncodedBlock(to_bytes({TENSOR: torch.cat(found).numpy()}))
 
 
 def worker_device() -> torch.device:
@@ -129,10 +126,6 @@ def worker_device() -> torch.device:
         torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True
     return device
-
-
-def _pixels(row: dict[str, Any]) -> Array:
-    return np.frombuffer(row["pixels"], np.uint8).reshape([int(side) for side in row["shape"]])
 
 
 def moments_sums(mean: Array, std: Array) -> list[float]:

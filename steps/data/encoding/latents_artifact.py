@@ -1,21 +1,21 @@
 """The latents artifact: its shards, and the manifest and index from their records, after checks of their statistics.
 
-Writes <shard>.tar and, after it, <shard>.verified.json: without it the shard does not exist, and a restarted job makes
-it again. Latents that were normalised wrongly, scaled twice, or made by other weights train for days before anyone
-looks; here they end the step.
+Writes <shard>.tar and, after it, records/<shard>.verified.json: without it the shard does not exist, and a restarted
+job makes it again. Latents that were normalised wrongly, scaled twice, or made by other weights train for days before
+anyone looks; here they end the step.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import not_
-from typing import Any, Final
+from typing import ClassVar, Final
 
 from pydantic import Field
 
 from params.layout import TRAIN_SPLIT
 from params.programs import EncodeSettings
-from steps.artifact import Identity, PartRecord
+from steps.artifact import RECORDS_FOLDER, Identity, PartRecord
 from steps.data.encoding.buckets import Size
 from steps.data.encoding.plan import EncodePlan, PlannedShard
 from steps.data.latents.latents_manifest import (
@@ -41,8 +41,24 @@ MIN_CHECKED_ROWS: Final = 256
 LATER: Final = ("shift_factor", "features_shape")
 
 
+@dataclass(frozen=True)
+class EncodedBlock:
+    """What an encoder makes of a block."""
+
+    content: bytes
+    """Its safetensors."""
+    sums: Sequence[float] = ()
+    """See steps.data.encoding.encoder.moments_sums."""
+    psnr_db: float = math.nan
+    """Of its first pictures, where it is a shard's first block."""
+    written: int = 0
+    """Rows with a caption of Recaption's."""
+
+
 class LatentsRecord(PartRecord):
-    """What <shard>.verified.json holds."""
+    """What records/<shard>.verified.json holds."""
+
+    folder: ClassVar[str] = RECORDS_FOLDER
 
     shard: BuiltShard
     sums: tuple[float, ...]
@@ -58,22 +74,20 @@ class LatentsRecord(PartRecord):
         return self.shard.listed.name, self.shard.listed.bytes
 
 
-def write_shard(storage: Storage, plan_digest: str, planned: PlannedShard, rows: Iterable[Any]) -> LatentsRecord:
-    """Write a shard from rows in any order. Raises StepError for a missing block, OSError where it does not arrive."""
-    blocks = {int(row["block"]): row for row in rows if row["shard"] == planned.name}
-    if sorted(blocks) != list(range(len(planned.block_rows))):
-        raise StepError(f"encode: {planned.name}: {len(blocks)} of {len(planned.block_rows)} blocks arrived")
-    ordered = [blocks[number] for number in sorted(blocks)]
-    content, built = build_shard(planned.name, planned.split, (row["content"] for row in ordered), planned.bucket)
+def write_shard(
+    storage: Storage, plan_digest: str, planned: PlannedShard, blocks: Sequence[EncodedBlock]
+) -> LatentsRecord:
+    """Write a shard from its blocks. Raises StepError for others than planned, OSError where it does not arrive."""
+    content, built = build_shard(planned.name, planned.split, (one.content for one in blocks), planned.bucket)
     if built.indexed.block_rows != planned.block_rows:
         raise StepError(f"encode: {planned.name}: blocks of {built.indexed.block_rows} rows, not as planned")
     storage.write_checked(planned.name, content)
     record = LatentsRecord(
         plan_digest=plan_digest,
         shard=built,
-        sums=tuple(map(math.fsum, zip(*(row["sums"] for row in ordered), strict=True))),
-        psnr_db=float(ordered[0]["psnr_db"]),
-        written=sum(int(row["written"]) for row in ordered),
+        sums=tuple(map(math.fsum, zip(*(one.sums for one in blocks), strict=True))),
+        psnr_db=blocks[0].psnr_db,
+        written=sum(one.written for one in blocks),
     )
     record.write(storage)
     return record

@@ -2,14 +2,17 @@
 
 A pure function of the verified shards, their captions and the settings; so the shards are the same whoever encodes
 them, in whatever order, and a killed job finds out what is missing. Rows of a split are its samples in the order of
-(bucket, shard, key); every shard but the last of a bucket is full, and holds latents of one shape.
+(bucket, shard, key); every shard but the last of a bucket is full, and holds latents of one shape. So the samples of a
+verified shard are parts of blocks of every bucket: who encodes reads it once, and deals them out (EncodePlan.dealt).
 """
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +66,22 @@ class PlannedShard:
     def rows(self) -> int:
         """Rows in it."""
         return sum(self.block_rows)
+
+
+class Part(NamedTuple):
+    """Neighbouring rows of a split that are samples of one verified shard."""
+
+    source: int
+    """Which of the verified shards."""
+    split: str
+    bucket: int
+    place: int
+    """Of the shard's samples of that split and bucket, the first."""
+    rows: int
+
+
+# The name of a latents shard and the number of one of its blocks.
+Block = tuple[str, int]
 
 
 def _table(rows: Any) -> npt.NDArray[np.int64]:
@@ -120,15 +139,30 @@ class EncodePlan(Model):
                     yield PlannedShard(name, split, first, blocks, bucket)
                     index += 1
 
-    def locate(self, split: str, first: int, count: int) -> list[tuple[int, int, int, int]]:
-        """Return (bucket, shard, first place, count) of rows; places count a split's samples of a bucket in a shard."""
+    def dealt(self, shards: Sequence[PlannedShard]) -> Iterator[list[tuple[Block, Part]]]:
+        """Yield, source by source, the parts of latents shards' blocks that it has; shards as `shards` yields them."""
+        streams = [self._parts(list(alike)) for _, alike in groupby(shards, key=lambda one: (one.split, one.bucket))]
+        merged = heapq.merge(*streams, key=lambda one: one[1].source)
+        for _, parts in groupby(merged, key=lambda one: one[1].source):
+            yield list(parts)
+
+    def _parts(self, shards: Sequence[PlannedShard]) -> Iterator[tuple[Block, Part]]:
+        for shard in shards:
+            first = shard.first_row
+            for number, rows in enumerate(shard.block_rows):
+                yield from (((shard.name, number), part) for part in self.locate(shard.split, first, rows))
+                first += rows
+
+    def locate(self, split: str, first: int, count: int) -> list[Part]:
+        """Return where rows of a split are, in their order."""
         ends = self._ends[split]
-        parts, row = [], first
+        parts, row = list[Part](), first
         while row < first + count:
-            part = int(np.searchsorted(ends, row, side="right"))
-            begin = int(ends[part - 1]) if part else 0
-            stop = min(first + count, int(ends[part]))
-            parts.append((*divmod(part, len(self.sources)), row - begin, stop - row))
+            place = int(np.searchsorted(ends, row, side="right"))
+            begin = int(ends[place - 1]) if place else 0
+            stop = min(first + count, int(ends[place]))
+            bucket, source = divmod(place, len(self.sources))
+            parts.append(Part(source, split, bucket, row - begin, stop - row))
             row = stop
         return parts
 

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -20,6 +21,8 @@ from steps.errors import StepError
 
 # Samples nearer to each other than this are read with one request.
 MERGED_GAP_BYTES: Final = 1 << 20
+# But no more of them than this, whose bytes a reader holds at once.
+REQUEST_BYTES: Final = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,17 @@ class Sample(NamedTuple):
 
     key: str
     caption: str
-    picture: bytes
     raw: bytes
     """The members as they lie in the tar."""
+    picture_at: slice = slice(None)
+    """Which of these bytes are the picture."""
     written: str = ""
     """The caption that Recaption wrote, where it did."""
+
+    @property
+    def picture(self) -> bytes:
+        """The picture's file."""
+        return self.raw[self.picture_at]
 
 
 def read_table(storage: Storage, name: str, min_original_px: int = 0) -> SampleTable:
@@ -105,21 +114,25 @@ def _sides(table: pa.Table, name: str) -> Rows:
     return sides
 
 
-def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> list[Sample]:
-    """Return samples of a shard, `rows` ascending. Raises StepError unless they are, to the bit, the table's."""
-    samples: list[Sample] = []
-    gaps = table.starts[rows[1:]] - table.stops[rows[:-1]]
+def read_samples(storage: Storage, table: SampleTable, rows: Rows) -> Iterator[Sample]:
+    """Yield samples of a shard, `rows` ascending. Raises StepError unless they are, to the bit, the table's."""
     try:
-        for group in np.split(rows, np.flatnonzero(gaps > MERGED_GAP_BYTES) + 1):
+        for group in requests(table, rows):
             start = int(table.starts[group[0]])
             content = storage.read_range(table.name, start, int(table.stops[group[-1]]))
             for row in group.tolist():
-                raw = content[int(table.starts[row]) - start : int(table.stops[row]) - start]
-                samples.append(_sample(table, row, raw))
+                yield _sample(table, row, content[int(table.starts[row]) - start : int(table.stops[row]) - start])
     except (FileNotFoundError, tarfile.TarError, KeyError, ValueError) as error:
         what = f"not the shard that was verified ({type(error).__name__}: {error})"
         raise StepError(f"{storage.uri}/{table.name}: {what}; download again") from None
-    return samples
+
+
+def requests(table: SampleTable, rows: Rows) -> Iterator[Rows]:
+    """Yield those of ascending rows that are read with one request: neighbours, up to about REQUEST_BYTES of them."""
+    gaps = table.starts[rows[1:]] - table.stops[rows[:-1]]
+    for near in np.split(rows, np.flatnonzero(gaps > MERGED_GAP_BYTES) + 1):
+        request = (table.starts[near] - table.starts[near[0]]) // REQUEST_BYTES
+        yield from np.split(near, np.flatnonzero(np.diff(request)) + 1)
 
 
 def _sample(table: SampleTable, row: int, raw: bytes) -> Sample:
@@ -127,7 +140,7 @@ def _sample(table: SampleTable, row: int, raw: bytes) -> Sample:
     if xxhash.xxh3_64_intdigest(raw) != int(table.xxh3[row]):
         raise ValueError(f"sample {key} does not match its checksum")
     with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as tar:
-        members = {one.name: raw[one.offset_data : one.offset_data + one.size] for one in tar}
-    if members[f"{key}.txt"].decode("utf-8") != table.named_by[row]:
+        members = {one.name: slice(one.offset_data, one.offset_data + one.size) for one in tar}
+    if raw[members[f"{key}.txt"]].decode("utf-8") != table.named_by[row]:
         raise ValueError(f"sample {key} has another caption")
-    return Sample(key, caption, members[f"{key}.jpg"], raw)
+    return Sample(key, caption, raw, members[f"{key}.jpg"])

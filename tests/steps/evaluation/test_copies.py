@@ -19,7 +19,7 @@ from params.programs import EncodeArguments, EvaluateArguments
 from shapes import captions, picture_set
 from steps.artifact import publish
 from steps.container import Cluster, Container
-from steps.data.encoding.decoding import decode_span, spans
+from steps.data.encoding.decoding import decode, planned_samples
 from steps.data.encoding.descriptors import (
     DescriptorsManifest,
     DescriptorsRecord,
@@ -100,17 +100,18 @@ class World:
 def encode_here(
     job: EncodeJob, shards: Sequence[PlannedShard], on_rows: Callable[[int], None]
 ) -> Iterator[LatentsRecord | DescriptorsRecord]:
-    """Encode in this process: tests/steps/test_encode.py does so on Ray Data, whose workers take long to start."""
+    """Encode in this process: tests/steps/test_encode.py does so on Ray, whose workers take long to start."""
     worker = BlockDescriber(job.encoder) if job.describes else BlockEncoder(job.encoder)
     write = write_descriptors if job.describes else write_shard
     for shard in shards:
-        rows = [
-            worker(row)
-            for span in spans([shard], job.source.plan.selection.buckets)
-            for row in decode_span(span, job.source)
-        ]
+        blocks, first, size = [], shard.first_row, job.source.plan.selection.buckets.sizes[shard.bucket]
+        for number, rows in enumerate(shard.block_rows):
+            samples = planned_samples(job.source, shard.split, first, rows)
+            pixels, texts = np.stack([decode(one, size) for one in samples]), [one.caption for one in samples]
+            blocks.append(worker((shard.name, number), pixels, texts, []))
+            first += rows
         on_rows(shard.rows)
-        yield write(Storage(job.uri), job.plan_digest, shard, rows)
+        yield write(Storage(job.uri), job.plan_digest, shard, blocks)
 
 
 @pytest.fixture(scope="module")

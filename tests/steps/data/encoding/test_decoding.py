@@ -1,4 +1,6 @@
 import io
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,9 @@ import pytest
 from PIL import Image
 
 from shapes import captions, pictures
-from steps.data.encoding.buckets import Size, buckets_of
-from steps.data.encoding.decoding import ShardsSource, decode, decode_span, spans
-from steps.data.encoding.plan import PlannedShard, Selection, make_plan, summarize
+from steps.data.encoding.buckets import Buckets, Size, buckets_of
+from steps.data.encoding.decoding import ShardsSource, deal, decode, planned_samples
+from steps.data.encoding.plan import Block, PlannedShard, Selection, make_plan, summarize
 from steps.data.encoding.samples import Sample, read_table
 from steps.data.storage import Storage
 from steps.errors import StepError
@@ -31,21 +33,31 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> ShardsSource:
     return ShardsSource(uri, plan)
 
 
+def blocks_of(source: ShardsSource, shards: Iterable[PlannedShard]) -> dict[Block, list[Sample]]:
+    """Deal all sources out; return the samples of each block."""
+    found: dict[Block, list[Sample]] = defaultdict(list)
+    for parts in source.plan.dealt(list(shards)):
+        for number, samples in deal(source, [part for _, part in parts]):
+            found[parts[number][0]] += samples
+    return found
+
+
 def test_blocks_hold_the_planned_samples_in_order(source: ShardsSource) -> None:
     seen: dict[str, list[str]] = {"train": [], "heldout": []}
-    for shard in source.plan.shards(12, 4):
-        numbers = []
-        for span in spans([shard], SQUARE):
-            for block in decode_span(span, source):
-                numbers.append(block["block"])
-                assert block["shard"] == shard.name
-                pixels = np.frombuffer(block["pixels"], np.uint8).reshape(-1, 32, 32, 3)
-                assert len(pixels) == len(block["captions"]) == shard.block_rows[block["block"]]
-                for picture, caption in zip(pixels, block["captions"], strict=True):
-                    drawn = pictures.draw(captions.parse(caption), 32)
-                    assert np.abs(picture.astype(int) - drawn.astype(int)).mean() < 12
-                seen[shard.split] += block["captions"]
-        assert numbers == list(range(len(shard.block_rows)))
+    shards = list(source.plan.shards(12, 4))
+    found = blocks_of(source, shards)
+    for shard in shards:
+        for number, rows in enumerate(shard.block_rows):
+            samples = found[shard.name, number]
+            assert len(samples) == rows
+            for sample in samples:
+                drawn = pictures.draw(captions.parse(sample.caption), 32)
+                assert np.abs(decode(sample, Size(32, 32)).astype(int) - drawn.astype(int)).mean() < 12
+            seen[shard.split] += [sample.caption for sample in samples]
+        first, count = shard.first_row, shard.rows
+        assert [one.key for one in planned_samples(source, shard.split, first, count)] == [
+            one.key for number in range(len(shard.block_rows)) for one in found[shard.name, number]
+        ]
     tables = [read_table(Storage(source.shards_uri), name) for name in source.plan.sources]
     texts = [text for table in tables for text in table.captions]
     assert sorted(seen["train"] + seen["heldout"]) == sorted(texts)
@@ -70,11 +82,7 @@ def test_pictures_whose_originals_were_too_small_are_in_no_block(tmp_path: Path)
     plan = make_plan(names, summaries, selection, 0)
     assert (plan.counts["train"], plan.too_small_samples) == (13, 7)
     found = [
-        caption
-        for shard in plan.shards(16, 4)
-        for span in spans([shard], SQUARE)
-        for block in decode_span(span, ShardsSource(uri, plan))
-        for caption in block["captions"]
+        one.caption for samples in blocks_of(ShardsSource(uri, plan), plan.shards(16, 4)).values() for one in samples
     ]
     every = [
         (text, side)
@@ -84,18 +92,43 @@ def test_pictures_whose_originals_were_too_small_are_in_no_block(tmp_path: Path)
     assert found == [text for text, side in every if side == 64]
 
 
-def test_tasks_stay_small_whatever_the_resolution() -> None:
-    shard = PlannedShard("train-00000.tar", "train", 0, (256,) * 32)
-    assert [len(span["sizes"]) for span in spans([shard], buckets_of(64, 1.0, 8))] == [4] * 8
-    assert [len(span["sizes"]) for span in spans([shard], buckets_of(512, 1.0, 8))] == [1] * 32
-    assert [span["first_row"] for span in spans([shard], buckets_of(64, 1.0, 8))] == list(range(0, 8192, 1024))
+def read_by(monkeypatch: pytest.MonkeyPatch, uri: str, names: list[str], buckets: Buckets) -> tuple[int, int]:
+    """Return the requests for, and the bytes of, the pictures that an encoding of all samples reads."""
+    asked: list[int] = []
+    read = Storage.read_range
+
+    def counted(self: Storage, name: str, start: int, stop: int) -> bytes:
+        asked.append(stop - start)
+        return read(self, name, start, stop)
+
+    selection = Selection(0.1, buckets)
+    plan = make_plan(names, [summarize(read_table(Storage(uri), one), selection) for one in names], selection, 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "read_range", counted)
+        found = blocks_of(ShardsSource(uri, plan), plan.shards(64, 16))
+    assert sum(map(len, found.values())) == sum(plan.counts.values())
+    return len(asked), sum(asked)
+
+
+def test_buckets_multiply_neither_requests_nor_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = str(tmp_path)
+    names = [shard.name for shard in write_shards(uri, [70, 50, 90], ratios=(1.0, 1.7, 3.5, 0.6, 0.3)).shards]
+    # Shards of real ones' sizes would be read with some requests each, and samples of others lie far from each other.
+    monkeypatch.setattr("steps.data.encoding.samples.MERGED_GAP_BYTES", 1 << 12)
+    monkeypatch.setattr("steps.data.encoding.samples.REQUEST_BYTES", 1 << 16)
+    squares, square_bytes = read_by(monkeypatch, uri, names, SQUARE)
+    assert squares > 2 * len(names)
+    buckets = buckets_of(64, 4.0, 16)
+    assert len(buckets.sizes) >= 5
+    assert read_by(monkeypatch, uri, names, buckets) == (squares, square_bytes)
+    assert square_bytes <= sum((tmp_path / name).stat().st_size for name in names)
 
 
 @pytest.mark.parametrize(("mode", "size"), [("L", (64, 64)), ("RGB", (100, 64)), ("CMYK", (64, 90)), ("RGB", (20, 20))])
 def test_every_kind_of_picture_becomes_a_square_in_colour(mode: str, size: tuple[int, int]) -> None:
     buffer = io.BytesIO()
     Image.new(mode, size, 128 if mode == "L" else None).save(buffer, "JPEG")
-    assert decode(Sample("1", "", buffer.getvalue(), b""), Size(32, 32)).shape == (32, 32, 3)
+    assert decode(Sample("1", "", buffer.getvalue()), Size(32, 32)).shape == (32, 32, 3)
 
 
 def test_the_middle_is_kept() -> None:
@@ -103,9 +136,9 @@ def test_the_middle_is_kept() -> None:
     pixels[:, 64:128] = 255
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG")
-    assert decode(Sample("1", "", buffer.getvalue(), b""), Size(64, 64))[:, 4:-4].min() > 200
+    assert decode(Sample("1", "", buffer.getvalue()), Size(64, 64))[:, 4:-4].min() > 200
 
 
 def test_a_picture_that_cannot_be_decoded_is_named() -> None:
     with pytest.raises(StepError, match="sample 00001: its picture cannot be decoded"):
-        decode(Sample("00001", "", b"\xff\xd8\xff", b""), Size(32, 32))
+        decode(Sample("00001", "", b"\xff\xd8\xff"), Size(32, 32))

@@ -9,6 +9,7 @@ from safetensors.numpy import load
 from shapes import captions, pictures
 from steps.data.encoding.encoder import BlockEncoder, moments_sums
 from steps.data.encoding.encoder_settings import EncoderSettings
+from steps.data.encoding.plan import Block
 from steps.data.latents.block import Array
 from steps.errors import StepError
 from steps.model.pretrained import load_text_encoder, load_tokenizer, load_vae
@@ -29,15 +30,8 @@ def pixels() -> Array:
     return np.stack([pictures.draw(caption, 64) for caption in GRID])
 
 
-def row(pixels: Array, block: int = 0) -> dict[str, object]:
-    return {
-        "shard": "train-00000.tar",
-        "block": block,
-        "shape": list(pixels.shape),
-        "pixels": pixels.tobytes(),
-        "captions": TEXTS,
-        "written": [],
-    }
+def row(pixels: Array, number: int = 0) -> tuple[Block, Array, list[str], list[str]]:
+    return ("train-00000.tar", number), pixels, TEXTS, []
 
 
 def test_moments_are_the_raw_posterior_of_pictures_in_minus_one_to_one(encoder: BlockEncoder, pixels: Array) -> None:
@@ -69,10 +63,10 @@ def test_long_and_odd_captions_have_the_same_length(encoder: BlockEncoder, pixel
 
 
 def test_a_block_is_the_same_whenever_it_is_encoded(encoder: BlockEncoder, pixels: Array) -> None:
-    first = encoder(row(pixels))
-    encoder(row(pixels[::-1]))
-    assert encoder(row(pixels))["content"] == first["content"]
-    assert set(load(first["content"])) == {"mean", "std", "token_ids", "embeddings"}
+    first = encoder(*row(pixels))
+    encoder(*row(pixels[::-1]))
+    assert encoder(*row(pixels)).content == first.content
+    assert set(load(first.content)) == {"mean", "std", "token_ids", "embeddings"}
 
 
 def test_decoded_latents_are_like_their_pictures_and_wrong_ones_are_not(encoder: BlockEncoder, pixels: Array) -> None:
@@ -83,8 +77,8 @@ def test_decoded_latents_are_like_their_pictures_and_wrong_ones_are_not(encoder:
 
 
 def test_only_the_first_block_of_a_shard_is_decoded(encoder: BlockEncoder, pixels: Array) -> None:
-    assert encoder(row(pixels))["psnr_db"] > 25
-    assert math.isnan(encoder(row(pixels, block=1))["psnr_db"])
+    assert encoder(*row(pixels)).psnr_db > 25
+    assert math.isnan(encoder(*row(pixels, number=1)).psnr_db)
 
 
 def test_sums_are_those_of_sampled_latents(encoder: BlockEncoder, pixels: Array) -> None:
@@ -104,4 +98,4 @@ def test_moments_that_are_not_finite_end_the_step(pixels: Array, monkeypatch: py
     tensors["std"] = tensors["std"] * np.float16(np.inf)
     monkeypatch.setattr(encoder, "encode", lambda *_: tensors)
     with pytest.raises(StepError, match=r"train-00000\.tar block 0: the VAE's std is not finite in float32"):
-        encoder(row(pixels))
+        encoder(*row(pixels))

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 
 from params.heldout import caption_hash, is_heldout
 from steps.data.encoding.buckets import Buckets, buckets_of
-from steps.data.encoding.plan import EncodePlan, PlanFile, Selection, make_plan, summarize, train_rows
+from steps.data.encoding.plan import Block, EncodePlan, Part, PlanFile, Selection, make_plan, summarize, train_rows
 from steps.data.encoding.samples import SampleTable
 from steps.data.latents.order import Rows
 from steps.errors import StepError
@@ -29,7 +30,7 @@ def plan_of(
 
 def rows_of(plan: EncodePlan, tables: list[SampleTable], split: str, first: int, count: int) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
-    for bucket, source, place, part in plan.locate(split, first, count):
+    for source, _, bucket, place, part in plan.locate(split, first, count):
         rows: Rows = plan.heldout_rows(bucket, source)
         if split == "train":
             rows = train_rows(tables[source], plan.selection)[bucket]
@@ -115,6 +116,28 @@ def test_every_sample_is_in_one_bucket_and_every_shard_has_one(
     assert sum(plan.counts.values()) == sum(map(len, widths))
     sizes = plan.bucket_counts("train")
     assert len(sizes) == 1 or int(sizes.min()) >= at_least
+
+
+@given(shaped, st.integers(1, 6), st.integers(1, 4), st.data())
+@settings(max_examples=100, deadline=None)
+def test_every_source_comes_once_and_what_is_dealt_out_of_it_makes_the_blocks(
+    widths: list[list[int]], rows_per_shard: int, rows_per_block: int, data: st.DataObject
+) -> None:
+    tables = [table_of(index, [f"{index} {row}" for row in range(len(of))], of) for index, of in enumerate(widths)]
+    plan = plan_of(tables, 0.3, 100, buckets_of(64, 4.0, 16))
+    shards = [shard for shard in plan.shards(rows_per_shard, rows_per_block) if data.draw(st.booleans(), shard.name)]
+    dealt = list(plan.dealt(shards))
+    sources = [{part.source for _, part in parts} for parts in dealt]
+    assert sources == [{source} for source in sorted({source for one in sources for source in one})]
+    found: dict[Block, list[Part]] = {}
+    for block, part in (one for parts in dealt for one in parts):
+        found.setdefault(block, []).append(part)
+    for shard in shards:
+        rows = [part for number in range(len(shard.block_rows)) for part in found.pop((shard.name, number))]
+        assert sum(part.rows for part in rows) == shard.rows
+        assert (rows[0].source, rows[0].place) == plan.locate(shard.split, shard.first_row, 1)[0][0::3]
+        assert all(one.source <= other.source for one, other in pairwise(rows))
+    assert not found
 
 
 def test_a_plan_file_holds_the_whole_plan() -> None:
