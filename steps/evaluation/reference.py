@@ -71,7 +71,7 @@ class Reference:
     def _picture(self, shard: Path, member: tarfile.TarInfo) -> Pictures:
         with shard.open("rb") as file:
             file.seek(member.offset_data)
-            sample = Sample(f"{shard}: {member.name}", "", file.read(member.size), b"")
+            sample = Sample(f"{shard}: {member.name}", "", file.read(member.size))
         return decode(sample, Size(self.size_px, self.size_px))
 
 
