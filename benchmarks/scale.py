@@ -81,12 +81,12 @@ def growth(sizes: Sequence[int], settings: Settings) -> dict[str, Any]:
     lines = []
     for name in PASSES:
         figures = [measured(name, size) for size in sizes]
-        lines.append({"pass": name, **told(PASSES[name][0], sizes, figures, settings)})
+        lines.append({"pass": name, **growth_line(PASSES[name][0], sizes, figures, settings)})
     first = min(lines, key=lambda line: line["breaks_at_rows"])
     return {"growth": lines, "breaks_first": f"{first['pass']}, by {first['breaks_by']}"}
 
 
-def told(section: str, sizes: Sequence[int], figures: Sequence[Figures], settings: Settings) -> dict[str, Any]:
+def growth_line(section: str, sizes: Sequence[int], figures: Sequence[Figures], settings: Settings) -> dict[str, Any]:
     """Return what a pass costs, also at 2e9 rows, and at how many rows the time or memory of its host ends."""
     job = getattr(settings, section).job
     # Every rank of a training host makes the pass.

@@ -46,7 +46,7 @@ class Cluster:
         self._random = random.Random(asked.seed)
         self._alive = [f"algo-{number}" for number in range(1, hosts + 1)]
         chosen = self._random.sample(self._alive, asked.sick + asked.stragglers + asked.deaths)
-        self._sick, self._slow = chosen[: asked.sick], chosen[asked.sick : asked.sick + asked.stragglers]
+        self.sick, self.slow = chosen[: asked.sick], chosen[asked.sick : asked.sick + asked.stragglers]
         self._hanging = set(self._random.sample(range(asked.shards), asked.hangs))
         self.health = HostHealth(self._alive)
         urls: list[str | None] = [None] * ROWS
@@ -84,7 +84,7 @@ class Cluster:
     def _fill(self, host: str) -> None:
         while len(self._making[host]) < PLACES and (task := self._schedule.next_for(host, self.now_s)):
             took_s = MEAN_S * self._random.lognormvariate(-SPREAD * SPREAD / 2, SPREAD)
-            took_s *= QUICK if host in self._sick else SLOW if host in self._slow else 1.0
+            took_s *= QUICK if host in self.sick else SLOW if host in self.slow else 1.0
             if task.index in self._hanging:
                 self._hanging.remove(task.index)
                 took_s = FOREVER_S
@@ -97,7 +97,7 @@ class Cluster:
 
     def _made(self, host: str, task: TableSlice) -> VerifiedShard:
         failed = {cause: round(ROWS * share * self._random.uniform(0.8, 1.2)) for cause, share in USUAL.items()}
-        if host in self._sick:
+        if host in self.sick:
             failed = {Cause.NO_ADDRESS.value: ROWS}
         kept = ROWS - sum(failed.values())
         name = f"{shard_stem(task.index)}.tar"
@@ -109,7 +109,7 @@ class Cluster:
         self.used_s += took_s
         if shard is None:
             self.wasted_s += took_s
-        elif host not in self._sick:
+        elif host not in self.sick:
             self.good_rows += shard.rows
 
     def _die(self, host: str) -> None:

@@ -1,5 +1,8 @@
 """Preflight knows scale: what would only break at a billion rows is told before the first of them."""
 
+import tracemalloc
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +15,7 @@ from pipeline_definition.cost.jobs import TIME_MARGIN
 from pipeline_definition.jobs.instances import every_type
 from pipeline_definition.jobs.planned import Values, planned_jobs
 from steps.data.encoding.ray_encoding import WRITES_PER_HOST
+from steps.data.latents.order import SampleOrder
 from tests.pipeline_definition.cost.samples import changed, definition, settings
 
 
@@ -95,3 +99,13 @@ def test_every_type_has_memory() -> None:
 
 def test_a_set_for_this_machine_has_no_scale() -> None:
     assert found(settings().model_copy(update={"local": LocalWorld()}), MaxRows="1") == {}
+
+
+def test_what_is_said_of_a_block_in_memory_covers_its_place_in_the_order() -> None:
+    blocks = 500_000
+    tracemalloc.start()
+    order = SampleOrder(256 * blocks, 0, global_batch_size=2048, block_rows=np.full(blocks, 256))
+    next(order.stretches(0, 0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0.3 * scale.BLOCK_BYTES < peak / blocks < scale.BLOCK_BYTES
