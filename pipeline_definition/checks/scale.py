@@ -24,6 +24,8 @@ from pipeline_definition.jobs.planned import PlannedJob, all_steps, as_integer
 
 # The time limit that is suggested, over the forecast.
 SUGGESTED_MARGIN: Final = 1.5
+# The most that a processing job may take; longer trainings need a quota (pipeline_definition/checks/capacity.py).
+LONGEST_JOB_S: Final = 777_600
 # Lustre looks a name up in a folder of more files ever more slowly; S3 has no folders.
 FILES_PER_FOLDER: Final = 100_000
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html: GETs of one prefix.
@@ -77,9 +79,9 @@ def _time_findings(
         if job.program != "stream" and 0 < limit_h < needed_h * TIME_MARGIN:
             problem = f"{job.step} is forecast to take {needed_h:,.1f} h, and is stopped after {limit_h:,.1f} h"
             suggested_s = math.ceil(needed_h * SUGGESTED_MARGIN) * 3600
-            fix = (
-                f"set it to {suggested_s}, or use more or faster hosts: {TIME_MARGIN:g} times the forecast is the least"
-            )
+            hosts = math.ceil(job.count * needed_h * TIME_MARGIN / limit_h)
+            longer = f"set it to {suggested_s}, or set " if suggested_s <= LONGEST_JOB_S else "set "
+            fix = f"{longer}{job.count_parameter} to {hosts}: {TIME_MARGIN:g} times the forecast is the least"
             yield Finding(f"{job_key(job.step)}.max_runtime_s", problem, fix, blocking=job.kind != "training")
 
 
