@@ -11,7 +11,6 @@ import sys
 from argparse import Namespace
 from collections import defaultdict
 from contextlib import redirect_stdout
-from itertools import count
 from typing import Any, Final
 
 from steps.data.causes import Cause
@@ -31,7 +30,7 @@ FLAGS: Final = {
 ROWS, PLACES, ROWS_PER_S = 10_000, 16, 1_000
 MEAN_S: Final = ROWS * PLACES / ROWS_PER_S
 # The standard deviation of the logarithm of a shard's time; times of a straggler and of a sick host; of one that hangs.
-SPREAD, SLOW, QUICK, FOREVER_S = 0.15, 4.0, 0.05, 1e9
+SPREAD, SLOW, QUICK, FOREVER = 0.15, 4.0, 0.05, 1e9
 # Of a table's rows, that no host could fetch; a sick host fetches none.
 USUAL: Final = {Cause.TIMEOUT.value: 0.05, Cause.NO_ADDRESS.value: 0.1}
 LONGEST_S: Final = 6 * 3600.0
@@ -53,15 +52,14 @@ class Cluster:
         tasks = (TableSlice(index, 0, urls, []) for index in range(asked.shards))
         self._schedule = Schedule(tasks, self.health, LONGEST_S)
         self.ideal_s = asked.shards * MEAN_S / (hosts * PLACES)
-        self._number = count()
-        self._events: list[tuple[float, int, str, TableSlice | None]] = []
-        """When, a number, host, and the shard that it has made then; none: it dies."""
-        self._making: dict[str, dict[int, tuple[int, float]]] = defaultdict(dict)
-        """Of each host: by shard, the number of its event, and when it was begun."""
-        self.now_s = self.used_s = self.wasted_s = 0.0
+        self._events: list[tuple[float, float, str, TableSlice | None]] = []
+        """When, since when, the host, and the shard that it has made then; none: the host dies."""
+        self._making: dict[str, dict[int, float]] = defaultdict(dict)
+        """Of each host: by shard, since when."""
+        self.now_s = self.wasted_s = 0.0
         self.good_rows = 0
         for host in chosen[asked.sick + asked.stragglers :]:
-            self._push(self._random.random() * self.ideal_s, host, None)
+            heapq.heappush(self._events, (self._random.random() * self.ideal_s, 0.0, host, None))
 
     def run(self) -> None:
         """Run until every shard is made. Raises StepError where the scheduling gives up."""
@@ -73,10 +71,10 @@ class Cluster:
                 self._fill(host)
             look_s += LOOK_S
             while self._events and self._events[0][0] <= look_s and not self._schedule.is_finished:
-                self.now_s, number, host, task = heapq.heappop(self._events)
+                self.now_s, since_s, host, task = heapq.heappop(self._events)
                 if task is None:
                     self._die(host)
-                elif self._making[host].get(task.index, (-1,))[0] == number:
+                elif self._making[host].get(task.index) == since_s:
                     self._done(host, task, self._made(host, task))
                     self._fill(host)
             self.now_s = self.now_s if self._schedule.is_finished else look_s
@@ -87,13 +85,9 @@ class Cluster:
             took_s *= QUICK if host in self.sick else SLOW if host in self.slow else 1.0
             if task.index in self._hanging:
                 self._hanging.remove(task.index)
-                took_s = FOREVER_S
-            self._making[host][task.index] = (self._push(self.now_s + took_s, host, task), self.now_s)
-
-    def _push(self, when_s: float, host: str, task: TableSlice | None) -> int:
-        number = next(self._number)
-        heapq.heappush(self._events, (when_s, number, host, task))
-        return number
+                took_s *= FOREVER
+            self._making[host][task.index] = self.now_s
+            heapq.heappush(self._events, (self.now_s + took_s, self.now_s, host, task))
 
     def _made(self, host: str, task: TableSlice) -> VerifiedShard:
         failed = {cause: round(ROWS * share * self._random.uniform(0.8, 1.2)) for cause, share in USUAL.items()}
@@ -104,9 +98,8 @@ class Cluster:
         return VerifiedShard(name=name, rows=ROWS, samples=kept, bytes=0, sha256="", failed=failed)
 
     def _done(self, host: str, task: TableSlice, outcome: VerifiedShard | str) -> None:
-        took_s = self.now_s - self._making[host].pop(task.index)[1]
+        took_s = self.now_s - self._making[host].pop(task.index)
         shard = self._schedule.done(host, task, outcome, self.now_s)
-        self.used_s += took_s
         if shard is None:
             self.wasted_s += took_s
         elif host not in self.sick:
@@ -114,15 +107,16 @@ class Cluster:
 
     def _die(self, host: str) -> None:
         self._alive.remove(host)
-        lost_s = sum(self.now_s - since_s for _, since_s in self._making.pop(host, {}).values())
-        self.used_s, self.wasted_s = self.used_s + lost_s, self.wasted_s + lost_s
+        self.wasted_s += sum(self.now_s - since_s for since_s in self._making.pop(host, {}).values())
         self._schedule.lost(host)
 
 
 def simulated(counts: list[int], asked: Namespace) -> dict[str, Any]:
     """Return what became of a download on clusters of these sizes."""
-    lines = []
+    lines, faulty = [], asked.sick + asked.stragglers + asked.deaths
     for hosts in counts:
+        if hosts <= faulty:
+            raise SystemExit(f"error: --hosts {hosts}: none is well beside {faulty} that are not; set it higher")
         cluster = Cluster(hosts, asked)
         # What the scheduling says of its hosts is for people.
         with redirect_stdout(sys.stderr):
@@ -135,7 +129,7 @@ def simulated(counts: list[int], asked: Namespace) -> dict[str, Any]:
                 "ideal_hours": cluster.ideal_s / 3600,
                 "times_ideal": cluster.now_s / cluster.ideal_s,
                 "rows_lost_%": 100 * (1 - cluster.good_rows / (asked.shards * ROWS)),
-                "work_made_twice_%": 100 * cluster.wasted_s / cluster.used_s,
+                "work_made_twice_%": 100 * cluster.wasted_s / (asked.shards * MEAN_S),
                 "set_aside": ", ".join(aside) or "none",
             }
         )

@@ -1,8 +1,8 @@
 """Does a run fit at its size: steps into their time limits, shards and indexes into memory, files into a folder?
 
-Reads a parameter set, a definition, the parameters of one start and the price file; writes nothing. Only what a setting
-can break is checked: memory for screening, duplicates and resume does not grow with the rows, a Download host keeps to
-its rate of DNS packets, Encode reads a source shard once, and lanes follow the ranks.
+Reads a parameter set, a definition, the parameters of one start and the price file; writes nothing. Checked is what a
+setting can mend: no setting decides what memory screening takes, or how many DNS packets and reads of source shards
+there are.
 
     sd-pipeline start --params params/sd2_base.yaml --dry-run
 """
@@ -33,7 +33,7 @@ GETS_PER_S: Final = 5_500
 BLOCK_BYTES: Final = 100
 """Of a rank for each block of latents: where it lies and its place in the order (`python -m benchmarks.scale`)."""
 SHARDS_IN_MEMORY: Final = 12
-"""Of an Encode host (steps/data/encoding/ray_encoding.py): four are written at once, each as blocks, tar and upload."""
+"""Of an Encode host, assumed: four are written at once, each as blocks, as a tar, and on its way to S3."""
 # https://aws.amazon.com/ec2/instance-types/, the least of each family; others are taken to have as much as c.
 GIB_PER_VCPU: Final = {"c": 2.0, "m": 4.0, "r": 8.0, "g": 4.0, "gr": 8.0, "p": 7.6}
 GIB: Final = 2**30

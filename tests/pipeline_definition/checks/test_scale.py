@@ -14,7 +14,6 @@ from pipeline_definition.checks.scale import memory_bytes_of, scale_findings
 from pipeline_definition.cost.jobs import TIME_MARGIN
 from pipeline_definition.jobs.instances import every_type
 from pipeline_definition.jobs.planned import Values, planned_jobs
-from steps.data.encoding.ray_encoding import WRITES_PER_HOST
 from steps.data.latents.order import SampleOrder
 from tests.pipeline_definition.cost.samples import changed, definition, settings
 
@@ -58,10 +57,6 @@ def test_a_shard_that_a_host_cannot_hold_is_refused_with_one_that_it_can() -> No
     size = int(finding.fix.split()[3])
     assert "encode.rows_per_shard" not in found(at(3_300_000, rows_per_shard=size), **small)
     assert found(at(3_300_000, rows_per_shard=262_144)).get("encode.rows_per_shard") is None
-
-
-def test_what_is_said_of_shards_in_memory_is_what_encode_holds() -> None:
-    assert scale.SHARDS_IN_MEMORY == 3 * WRITES_PER_HOST
 
 
 def test_an_index_that_the_ranks_cannot_hold_is_refused() -> None:
