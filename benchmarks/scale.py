@@ -6,7 +6,7 @@
 Writes url tables, what their downloads leave, and indexes of 10^4, 10^5, ... rows to a temporary folder, and runs each
 pass over them in a process of its own, on one thread: its CPU, and by how much its peak memory grew. What they are at
 2e9 rows lies on the straight line through the last two sizes; the host and the time limit are those of
-params/sd2_base.yaml. Needs Linux's /proc.
+params/sd2_base.yaml. Memory is known on Linux alone.
 """
 
 import math
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 
 from benchmarks import harness, scale_cluster
 from params.layout import LATENTS_SHARD_PATTERN, TRAIN_SPLIT
@@ -45,6 +46,7 @@ from steps.data.shards.verification import write_samples
 from steps.data.storage import Storage
 from steps.data.tables.row_files import BATCH_ROWS
 from steps.training.random_latents import write_listings
+from steps.training.utilisation import peak_bytes, reset_peak, resident_bytes
 
 Figures = tuple[float, float]
 """CPU-seconds, and bytes."""
@@ -55,6 +57,7 @@ SMALLEST, WHOLE_SET, PART_ROWS = 10_000, 2_000_000_000, 1_000_000
 SHARD_ROWS, BLOCK_ROWS, LATENTS_ROWS, BATCH = 10_000, 256, 16_384, 2048
 # A pass has run once over so many rows before it is measured, so that memory for a batch does not count.
 WARM_UP_ROWS: Final = 2 * BATCH_ROWS
+CPU: Final = torch.device("cpu")
 
 
 def main(argv: list[str]) -> int:
@@ -121,16 +124,10 @@ def run_measured(name: str, folder: str, rows: int) -> Figures:
     _, run, _ = PASSES[name]
     run(Path(folder) / str(WARM_UP_ROWS), WARM_UP_ROWS)
     pa.set_cpu_count(1)
-    # The peak, VmHWM, begins anew.
-    Path("/proc/self/clear_refs").write_text("5")
-    start_s, start_bytes = time.process_time(), resident_bytes("VmRSS")
+    reset_peak(CPU)
+    start_s, start_bytes = time.process_time(), resident_bytes()
     run(Path(folder) / str(rows), rows)
-    return time.process_time() - start_s, max(0, resident_bytes("VmHWM") - start_bytes)
-
-
-def resident_bytes(kind: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(kind)).split()[1])
+    return time.process_time() - start_s, max(0, peak_bytes(CPU) - start_bytes)
 
 
 # Download: a fiftieth of the rows repeats the url above it, a tenth is unsafe, a tenth of the others failed.
@@ -237,17 +234,14 @@ def order(folder: Path, rows: int) -> None:
 
 def write_index(folder: Path, rows: int) -> None:
     """Write manifest and index of latents, as Encode's head does at its end."""
-    built = []
+    built, blocks = [], LATENTS_ROWS // BLOCK_ROWS
     for index in range(math.ceil(rows / LATENTS_ROWS)):
-        name, blocks = LATENTS_SHARD_PATTERN.format(split=TRAIN_SPLIT, index=index), LATENTS_ROWS // BLOCK_ROWS
-        lists: dict[str, Any] = {
-            "block_rows": (BLOCK_ROWS,) * blocks,
-            "offsets": tuple(512 + block * 4_270_000 for block in range(blocks)),
-            "sizes": (4_269_184,) * blocks,
-            "xxh3": tuple(f"{(index * blocks + block) * 0x9E3779B97F4A7C15 % 2**64:016x}" for block in range(blocks)),
-        }
+        name = LATENTS_SHARD_PATTERN.format(split=TRAIN_SPLIT, index=index)
+        digests = tuple(f"{number:016x}" for number in range(index * blocks, (index + 1) * blocks))
+        places = {"offsets": tuple(range(512, 512 + blocks)), "sizes": (4_269_184,) * blocks, "xxh3": digests}
+        indexed = IndexedShard(name=name, split=TRAIN_SPLIT, block_rows=(BLOCK_ROWS,) * blocks, **places)
         listed = LatentsShard(name=name, split=TRAIN_SPLIT, rows=LATENTS_ROWS, bytes=1, sha256="0" * 64)
-        built.append(BuiltShard(listed=listed, indexed=IndexedShard(name=name, split=TRAIN_SPLIT, **lists)))
+        built.append(BuiltShard(listed=listed, indexed=indexed))
     known = {"latent_shape": (4, 32, 32), "scaling_factor": 1.0, "caption_length": 77, "latents_mean": 0.0}
     moments = {"latents_std": 1.0, "channel_means": (0.0,) * 4, "channel_stds": (1.0,) * 4, "resolution_px": 256}
     write_listings(folder, built, **known, **moments)
