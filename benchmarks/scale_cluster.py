@@ -38,7 +38,7 @@ LONGEST_S: Final = 6 * 3600.0
 LOOK_S: Final = 10.0
 
 
-class Cluster:
+class SimulatedCluster:
     """Hosts, what each is making, and the clock."""
 
     def __init__(self, hosts: int, asked: Namespace) -> None:
@@ -117,7 +117,7 @@ def simulated(counts: list[int], asked: Namespace) -> dict[str, Any]:
     for hosts in counts:
         if hosts <= faulty:
             raise SystemExit(f"error: --hosts {hosts}: none is well beside {faulty} that are not; set it higher")
-        cluster = Cluster(hosts, asked)
+        cluster = SimulatedCluster(hosts, asked)
         # What the scheduling says of its hosts is for people.
         with redirect_stdout(sys.stderr):
             cluster.run()

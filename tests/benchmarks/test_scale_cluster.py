@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.scale_cluster import FLAGS, Cluster, simulated
+from benchmarks.scale_cluster import FLAGS, SimulatedCluster, simulated
 
 
 def asked(**changes: int) -> Namespace:
@@ -26,7 +26,7 @@ def test_hosts_that_are_well_lose_nothing_and_take_about_the_ideal_time() -> Non
 
 
 def test_a_sick_host_is_named_and_costs_less_than_a_twentieth_of_the_rows() -> None:
-    cluster = Cluster(16, asked())
+    cluster = SimulatedCluster(16, asked())
     cluster.run()
     assert set(cluster.sick) <= cluster.health.sick.keys() <= {*cluster.sick, *cluster.slow}
     assert all(cluster.health.sick[host] == "no_address" for host in cluster.sick)
