@@ -163,7 +163,7 @@ def write_shards(folder: Path, rows: int) -> None:
     write_table(folder, rows)
     storage, settings = Storage(str(folder / "shards")), arguments(folder)
     storage.make()
-    made = {"plan_digest": Collection(settings).maker().plan_digest, "limits": limits_of(settings, Blocklist())}
+    made = {"plan_digest": Collection(settings).artifact.parts_digest, "limits": limits_of(settings, Blocklist())}
     numbers = np.arange(rows)
     numbers = numbers[(numbers % 50 != 49) & (numbers % 10 != 5)]
     for index, first in enumerate(range(0, len(numbers), SHARD_ROWS)):
