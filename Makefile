@@ -40,6 +40,7 @@ bench: install  ## Run every benchmark: each prints ratios to what it is measure
 	$(BIN)/python -m benchmarks.loader --rounds 3
 	$(BIN)/python -m benchmarks.train --device cpu
 	$(BIN)/python -m benchmarks.serve --rounds 2
+	$(BIN)/python -m benchmarks.scale --rows 100000
 
 # By estimate one rank takes 18 GB at the full width and two take 31; FULLSIZE="--width 2" takes 5 and 9.
 fullsize: install  ## Stable Diffusion 2 at its real size on this machine: bytes, seconds and memory of each stage.

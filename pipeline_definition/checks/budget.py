@@ -1,4 +1,4 @@
-"""The run's dollars and hours as forecast: against its budget, which Train stops at, and each job's time limit.
+"""The run's dollars as forecast, against its budget, which Train stops at.
 
 Reads a parameter set, a definition, the parameters of one start and the price file; writes nothing.
 
@@ -18,13 +18,10 @@ from pipeline_definition.cost.host_hours import host_price_usd, purchase_of
 from pipeline_definition.cost.jobs import encoders_step
 from pipeline_definition.cost.prices import Purchase
 from pipeline_definition.cost.training import CostError
-from pipeline_definition.jobs.planned import PlannedJob, Values, all_steps, as_integer
+from pipeline_definition.jobs.planned import Values
 
 # A price that was typed in, rounded to the cent, is the same price.
 PRICE_TOLERANCE: Final = 0.005
-HOUR_S: Final = 3600
-# The time limit that is suggested, over the forecast.
-MARGIN: Final = 1.5
 
 
 def job_key(step: str) -> str:
@@ -89,29 +86,6 @@ def budget_findings(settings: Settings, definition: Mapping[str, Any], changes: 
             problem = f"${others_usd:,.0f} for the other steps leave nothing of {budget} to {phase.train_name}"
             fix = f"leave it out: it is forecast at {other_steps_usd(bill, purchase, phase):.0f}"
             yield Finding(phase.named(OTHER_STEPS_USD), problem, fix)
-
-
-def duration_findings(
-    settings: Settings, definition: Mapping[str, Any], changes: Mapping[str, str], jobs: list[PlannedJob]
-) -> Iterator[Finding]:
-    """Check that each job ends before its limit, by the forecast; a training goes on later, and is only reported."""
-    if settings.local is not None:
-        return
-    try:
-        hours = {line.step: line.hours for line in forecast(settings, definition, changes).lines}
-    except CostError:
-        return
-    tunings = (step for step in all_steps(definition["Steps"]) if step["Type"] == "Tuning")
-    limits = {one["Name"]: one["Arguments"]["HyperParameterTuningJobConfig"]["ResourceLimits"] for one in tunings}
-    for job in jobs:
-        # The jobs of a step that follow each other: a tuner's trials, some of them at once.
-        trials = as_integer(limits.get(job.step, {}).get("MaxNumberOfTrainingJobs"))
-        turns = max(1, math.ceil(trials / max(1, job.parallel)))
-        needed_h, limit_h = hours.get(job.step, 0.0) / turns, job.max_runtime_s / HOUR_S
-        if job.program != "stream" and 0 < limit_h < needed_h:
-            problem = f"{job.step} is forecast to take {needed_h:,.1f} h, and is stopped after {limit_h:,.1f} h"
-            fix = f"set it to {math.ceil(needed_h * MARGIN) * HOUR_S}, or use more or faster hosts"
-            yield Finding(f"{job_key(job.step)}.max_runtime_s", problem, fix, blocking=job.kind != "training")
 
 
 def _price_findings(settings: Settings, phase: Phase, values: Values) -> Iterator[Finding]:

@@ -18,8 +18,9 @@ from params.stages import Range
 from pipeline_definition.checks import addresses
 from pipeline_definition.checks import jobs as job_checks
 from pipeline_definition.checks.account import AccountChecks, denoiser_config_of
-from pipeline_definition.checks.budget import budget_findings, duration_findings
+from pipeline_definition.checks.budget import budget_findings
 from pipeline_definition.checks.findings import Finding
+from pipeline_definition.checks.scale import scale_findings
 from pipeline_definition.jobs.planned import PlannedJob, Values, all_steps, parameter_of, planned_jobs
 from pipeline_definition.jobs.request_shapes import REQUESTS, request_shape
 from pipeline_definition.session import Target
@@ -51,7 +52,7 @@ def preflight(
     ]
     if not any(finding.blocking for finding in findings):
         findings += budget_findings(settings, definition, good)
-        findings += [] if is_local else duration_findings(settings, definition, good, jobs)
+        findings += [] if is_local else scale_findings(settings, definition, good, jobs)
     denoiser_config = None
     if target is not None and not any(finding.blocking for finding in findings):
         # Without an account it is only a guess whether the role reads other buckets.

@@ -94,8 +94,8 @@ def _sizes(rows: int, resolution_px: int) -> dict[str, object]:
 def _findings(text: str, file: Path) -> list[str]:
     """Return what preflight says of a set without account or stack; refuse an answer that would block a start."""
     from pipeline_definition.checks.addresses import FILL
-    from pipeline_definition.checks.budget import duration_findings
     from pipeline_definition.checks.preflight import preflight
+    from pipeline_definition.checks.scale import scale_findings
     from pipeline_definition.jobs.planned import Values, planned_jobs
 
     settings = parse_settings(text, str(file))
@@ -106,4 +106,4 @@ def _findings(text: str, file: Path) -> list[str]:
         raise UsageError("; ".join(blocking))
     # preflight says how long a step takes once nothing else is wrong, and the account still is.
     jobs = planned_jobs(definition, Values(definition, {}))
-    return [str(finding) for finding in [*findings, *duration_findings(settings, definition, {}, jobs)]]
+    return [str(finding) for finding in [*findings, *scale_findings(settings, definition, {}, jobs)]]

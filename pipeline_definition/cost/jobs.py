@@ -19,6 +19,8 @@ from pipeline_definition.jobs.instances import Gpu, Instance
 from pipeline_definition.jobs.planned import PlannedJob
 
 SECONDS_PER_HOUR = 3600.0
+# What a job's time limit is at least, over its forecast.
+TIME_MARGIN = 1.1
 HOURS_PER_MONTH = 730.0
 # A third more compute for activations that are computed twice (params: train.gradient_checkpointing).
 CHECKPOINTING_COMPUTE = 4 / 3

@@ -14,7 +14,7 @@ from params.parameter_names import GLOBAL_BATCH_SIZE
 from params.settings import Settings
 from pipeline_definition.cost.forecast import wall_hours, work_of
 from pipeline_definition.cost.frontier import PlannedHosts, Way, frontier, in_turn, side_by_side
-from pipeline_definition.cost.jobs import SECONDS_PER_HOUR, Estimator
+from pipeline_definition.cost.jobs import SECONDS_PER_HOUR, TIME_MARGIN, Estimator
 from pipeline_definition.cost.prices import PURCHASES, Purchase
 from pipeline_definition.cost.storage import Surroundings, other_lines
 from pipeline_definition.cost.training import CostError
@@ -178,7 +178,7 @@ class _Search:
                 continue
             usd = line.usd.get(purchase) or line.usd["on_demand"] or 0.0
             way = Way(line.hours, usd, (_hosts(other, "on_demand", line.hours, usd, line.rate_kind),))
-            fits = other == job or line.hours * SECONDS_PER_HOUR <= job.max_runtime_s
+            fits = other == job or line.hours * TIME_MARGIN * SECONDS_PER_HOUR <= job.max_runtime_s
             ways += [way] if fits else []
         return frontier(ways)
 

@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 
 from params.settings import Settings, load_settings
 from pipeline_definition.checks.account import permission_findings
-from pipeline_definition.checks.budget import duration_findings
 from pipeline_definition.checks.capacity import Capacity
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.preflight import preflight
+from pipeline_definition.checks.scale import scale_findings
 from pipeline_definition.cli import app
 from pipeline_definition.cost.host_hours import priced
 from pipeline_definition.definition.pipeline import build_definition
@@ -165,9 +165,9 @@ def test_a_type_that_the_subnets_zone_does_not_have_is_named_with_the_zones_that
 
 
 @pytest.mark.parametrize("name", [name for name in PARAMETER_SETS if name != "local"])
-def test_every_job_of_a_delivered_set_ends_before_its_limit(name: str) -> None:
+def test_every_delivered_set_fits_at_its_size(name: str) -> None:
     settings, content = load_settings(Path("params") / f"{name}.yaml"), definition_of(name)
-    assert list(duration_findings(settings, content, {}, planned_jobs(content, Values(content, {})))) == []
+    assert list(scale_findings(settings, content, {}, planned_jobs(content, Values(content, {})))) == []
 
 
 def test_a_job_that_the_clock_would_stop_is_refused_with_a_limit_that_does(
