@@ -162,7 +162,7 @@ def encode(world: World, name: str, captions_uri: str = "", captions_dir: Path =
     )
     files = Encode(arguments, world.manifest(world.shards), PRETRAINED, captions=captions_dir).run()[LATENTS]
     folder = world.folder / name
-    folder.mkdir()
+    (folder / "records").mkdir(parents=True)
     for key in world.s3.names(f"{name}/latents"):
         (folder / key).write_bytes(world.s3.read(f"{name}/latents/{key}"))
     for file, content in files.items():

@@ -79,7 +79,7 @@ def write_reference(job: EncodeJob, reference_uri: str) -> list[Any]:
     return [task.remote(reference_uri, source, index) for index in range(shards)]
 
 
-class Encoder:
+class EncoderActor:
     """An encoder and its decoders, as a Ray actor: it decodes a block while it encodes another."""
 
     def __init__(self, job: EncodeJob, threads: int) -> None:
@@ -181,7 +181,7 @@ def _start_encoders(job: Any, count: int, gpus: int) -> list[Any]:
     """Start encoders for the whole run. One that dies is started again, and asked again what it was asked."""
     threads = max(1, int(ray.cluster_resources()["CPU"]) // count)
     share = {"num_cpus": ENCODER_CPUS, "num_gpus": 1 if gpus else 0, "scheduling_strategy": "SPREAD"}
-    actor = ray.remote(max_concurrency=2, max_restarts=-1, max_task_retries=TRIES, **share)(Encoder)
+    actor = ray.remote(max_concurrency=2, max_restarts=-1, max_task_retries=TRIES, **share)(EncoderActor)
     return [actor.remote(job, threads) for _ in range(count)]
 
 

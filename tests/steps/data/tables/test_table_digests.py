@@ -58,10 +58,10 @@ def test_all_captions_make_other_shards_and_which_rows_have_one_does_not(
 ) -> None:
     (tmp_path / "t.csv").write_text("url,caption\nhttp://a/1,one\n")
     arguments = DownloadArguments(url_table=str(tmp_path / "t.csv"), shards_uri=str(tmp_path / "shards"))
-    plan = Collection(arguments).maker().plan_digest
+    plan = Collection(arguments).artifact.parts_digest
     for change, is_same in (
         ({"captions": "all"}, False),
         ({"caption_lines": True}, True),
         ({"keep_uncaptioned": True}, True),
     ):
-        assert (Collection(arguments.model_copy(update=change)).maker().plan_digest == plan) is is_same
+        assert (Collection(arguments.model_copy(update=change)).artifact.parts_digest == plan) is is_same
