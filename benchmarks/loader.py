@@ -160,7 +160,7 @@ def write_plain_webdataset(folder: Path, kind: Kind) -> None:
 def ours(folder: Path) -> Iterator[int]:
     """Our loader as training runs it: shuffled, checksums on, read ahead in the background."""
     dataset = LatentsDataset(folder)
-    order = dataset.order(TRAIN_SPLIT, 0, BATCH, lanes=LANES)
+    order = dataset.order(TRAIN_SPLIT, 0, BATCH, max_lanes=LANES)
     for batch in LatentsLoader(dataset.blocks(TRAIN_SPLIT), order, Share(0, 1, 0, FOREVER)):
         yield len(batch.positions)
 

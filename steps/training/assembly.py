@@ -75,7 +75,8 @@ def assemble(
     if text_learns:
         model = with_text_encoder(model, arguments, pretrained, WEIGHT_DTYPES[precision], device)
     state = TrainingState(model, arguments, world)
-    gradients = Gradients(state.network, world, plan.accumulation_steps, in_place=arguments.cuda_graphs)
+    compressed = arguments.gradient_compression == "bfloat16"
+    gradients = Gradients(state, world, in_place=arguments.cuda_graphs, compressed=compressed)
     return Parts(
         dataset=dataset,
         state=state,
@@ -91,8 +92,7 @@ def warm_up(parts: Parts, plan: BatchPlan) -> None:
     """Run a batch of every bucket without learning from it; several times where CUDA graphs are recorded.
 
     What only the first pass does (compiling, choosing algorithms, running out of memory) happens before the clock
-    starts. DDP rearranges its buckets after its first pass: with this pass it adds up gradients in the same order from
-    the first step on in new and resumed trainings, so that resuming is exact to the bit.
+    starts.
     """
     for span in parts.dataset.spans(TRAIN_SPLIT).values():
         rows = span.start + np.arange(plan.rank_batch_size, dtype=np.int64) % len(span)
@@ -105,9 +105,10 @@ def warm_up(parts: Parts, plan: BatchPlan) -> None:
 
 def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world: World, first: int) -> LatentsLoader:
     """Return the loader of this rank's batches from position `first` on."""
-    order = parts.dataset.order(TRAIN_SPLIT, arguments.seed, plan.global_batch_size)
+    order = parts.dataset.order(TRAIN_SPLIT, arguments.seed, plan.global_batch_size, arguments.max_lanes)
     if world.is_head:
         warn_of_small_buckets(order)
+        warn_of_shared_lanes(order, world.size)
     share = Share(world.rank, world.size, first, plan.total_samples(arguments.training_samples))
     return LatentsLoader(parts.dataset.blocks(TRAIN_SPLIT), order, share, threads=arguments.read_threads)
 
@@ -122,3 +123,14 @@ def warn_of_small_buckets(order: TrainingOrder) -> None:
                 "some of them more than once; raise encode.min_bucket_samples to the global batch",
                 flush=True,
             )
+
+
+def warn_of_shared_lanes(order: TrainingOrder, ranks: int) -> None:
+    """Warn where several ranks share a lane: each reads all of its blocks, and uses its share of their rows."""
+    lanes = order.streams[0].order.lanes
+    if lanes < ranks:
+        print(
+            f"warning: {ranks} ranks share {lanes} lanes, so each reads {ranks / lanes:.1f} times what it uses; begin "
+            f"a new training with train.max_lanes {ranks}: it is part of the order of samples",
+            flush=True,
+        )

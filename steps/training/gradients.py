@@ -1,17 +1,18 @@
 """Gradients over ranks: summed during the backward pass, and only in the last accumulation step."""
 
-# The annotations stay classes: DDP compares the hook's with them.
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
+from steps.training.flat_buffers import FlatBuffer
 from steps.training.ranks import World
+from steps.training.state import TrainingState
 
 Mark = float | torch.cuda.Event
 
@@ -31,33 +32,64 @@ def elapsed_s(start: Any, end: Any) -> float:
 
 
 class GradientSum:
-    """DDP's communication hook: sums each bucket of gradients (DDP itself would average them).
+    """Sums the gradients in each buffer over the ranks as soon as the last of them is there.
 
     The loss of a rank is divided by the global batch, so that the sum is the gradient whatever the number of ranks.
-    Only the wait after the last bucket is time lost to communication: the others travel during the backward pass.
+    Where every rank steps its own piece, it gets the sum of that piece alone. Where each steps everything, the same
+    sums are brought together: so the bits do not depend on who steps what. Only the wait after the last buffer is time
+    lost to communication: the others travel during the backward pass.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._last_bucket: Mark | None = None
+    def __init__(self, buffers: Sequence[FlatBuffer], world: World, compressed: bool = False) -> None:
+        """Sum what lies in buffers; `compressed`: in bfloat16."""
+        self._device, self._compressed, self._on_gpu = world.device, compressed, world.device.type == "cuda"
+        self.sends = False
+        """Whether the gradients of the pass are the last of a step."""
+        self._waiting = {buffer: set[int]() for buffer in buffers}
+        self._sent: list[tuple[FlatBuffer, Tensor, Any]] = []
+        self._last_buffer: Mark | None = None
         self._waits: list[tuple[Mark, Mark]] = []
+        for buffer in buffers:
+            # Weights are the same on every rank; should they not be, the head's count.
+            dist.broadcast(buffer.weights, 0)
+            for place, parameter in buffer.parameters.items():
+                hooked: Any = parameter
+                hooked.register_post_accumulate_grad_hook(partial(self._note, buffer, place))
 
-    def reduce(
-        self,
-        state: object,
-        bucket: dist.GradBucket,  # type: ignore[name-defined]
-    ) -> torch.futures.Future[Tensor]:
-        """Send a bucket."""
-        self._last_bucket = mark(self._device)
-        work: Any = dist.all_reduce(bucket.buffer(), async_op=True)
-        sent: torch.futures.Future[Tensor] = work.get_future().then(lambda future: future.value()[0])
-        return sent
+    def _note(self, buffer: FlatBuffer, place: int, parameter: Tensor) -> None:
+        """Note that a gradient is there."""
+        if self.sends:
+            self._waiting[buffer].add(place)
+            if len(self._waiting[buffer]) == len(buffer.parameters):
+                self._send(buffer)
+
+    def _send(self, buffer: FlatBuffer) -> None:
+        self._last_buffer = mark(self._device)
+        flat = buffer.gradients.to(torch.bfloat16) if self._compressed else buffer.gradients
+        if buffer.whole and not self._on_gpu:
+            # Gloo's reduce-scatter is this, without the rest of the sum.
+            work = dist.all_reduce(flat, async_op=True)
+        else:
+            work = dist.reduce_scatter_single(buffer.own(flat), flat, async_op=True)
+            if buffer.whole:
+                # NCCL runs one after the other.
+                work = dist.all_gather_single(flat, buffer.own(flat), async_op=True)
+        self._sent.append((buffer, flat, work))
 
     def note_end(self) -> None:
-        """Note that the backward pass and its communication are complete."""
-        if self._last_bucket is not None:
-            self._waits.append((self._last_bucket, mark(self._device)))
-            self._last_bucket = None
+        """Note that the backward pass is complete, and wait for the sums; a parameter without a gradient adds zeros."""
+        for buffer in self._waiting if self.sends else ():
+            if len(self._waiting[buffer]) < len(buffer.parameters):
+                self._send(buffer)
+            self._waiting[buffer].clear()
+        for buffer, flat, work in self._sent:
+            work.wait()
+            if flat is not buffer.gradients:
+                buffer.gradients.copy_(flat)
+        self._sent.clear()
+        if self._last_buffer is not None:
+            self._waits.append((self._last_buffer, mark(self._device)))
+            self._last_buffer = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -73,34 +105,20 @@ class GradientSum:
 
 
 class Gradients:
-    """The network as the forward pass calls it, and the sum of its gradients over the ranks."""
+    """The gradients of a state's weights, and their sum over the ranks."""
 
-    def __init__(self, network: Any, world: World, accumulation_steps: int, in_place: bool = False) -> None:
-        """Wrap the network for several ranks; `in_place` keeps the gradients' memory: CUDA graphs reuse theirs."""
-        self._network, self._in_place = network, in_place
+    def __init__(self, state: TrainingState, world: World, in_place: bool = False, compressed: bool = False) -> None:
+        """Prepare; `in_place` keeps the gradients' memory, as several ranks do: CUDA graphs reuse theirs."""
+        self._state, self._in_place = state, in_place
         # A CUDA graph runs normally once, is recorded in the second pass, and replayed from the third on.
         self.warm_up_passes = 3 if in_place else 1
-        if in_place:
-            for parameter in network.parameters():
-                parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
-        self.sum = GradientSum(world.device)
-        self.forward: Any = network
-        self._ddp: Any = None
-        if world.size > 1:
-            self._ddp = self.forward = DistributedDataParallel(
-                network,
-                device_ids=[world.local_rank] if world.device.type == "cuda" else None,
-                forward_sync_buffers=False,
-                gradient_as_bucket_view=True,
-                # A static graph forbids no_sync in DDP's first pass.
-                static_graph=accumulation_steps == 1,
-            )
-            self._ddp.register_comm_hook(None, self.sum.reduce)
+        for parameter in state.parameters if in_place and world.size == 1 else ():
+            parameter.grad = torch.zeros_like(parameter)
+        self.sum = GradientSum(state.buffers, world, compressed)
 
     def clear(self) -> None:
         """Reset all gradients for the next step."""
-        self._network.zero_grad(set_to_none=not self._in_place)
-
-    def accumulating(self, last: bool) -> AbstractContextManager[Any]:
-        """Return the context of a backward pass: only the last of a step sends gradients."""
-        return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
+        for buffer in self._state.buffers:
+            buffer.gradients.zero_()
+        if not self._state.buffers:
+            self._state.network.zero_grad(set_to_none=not self._in_place)

@@ -12,10 +12,12 @@ import importlib
 import os
 import shutil
 from collections.abc import MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+import torch.distributed as dist
 
 from params.layout import TUNING
 from params.programs import TrainArguments
@@ -64,7 +66,16 @@ def _set_up(network: Any, arguments: TrainArguments, shapes: int) -> None:
         config: Any = importlib.import_module("torch._dynamo.config")
         config.recompile_limit = max(config.recompile_limit, GRAPHS_PER_SHAPE * shapes)
         # What torch calls reduce-overhead is CUDA graphs.
-        network.compile(dynamic=False, mode="reduce-overhead" if arguments.cuda_graphs else None)
+        mode = "reduce-overhead" if arguments.cuda_graphs else None
+        network.compile(dynamic=False, **(_in_pieces(arguments) if dist.is_initialized() else {"mode": mode}))
+
+
+def _in_pieces(arguments: TrainArguments) -> dict[str, Any]:
+    """Return how several ranks compile: gradients of a graph come all at once, at its end, and travel only then."""
+    inductor: Any = importlib.import_module("torch._inductor.compile_fx").compile_fx
+    splitter: Any = importlib.import_module("torch._dynamo.backends.distributed").DDPOptimizer
+    compiler = partial(inductor, config_patches={"triton.cudagraphs": arguments.cuda_graphs})
+    return {"backend": splitter(arguments.gradient_bucket_mb << 20, compiler).compile_fn}
 
 
 def _check(denoiser: Denoiser, network: Any, manifest: LatentsManifest) -> None:

@@ -133,25 +133,24 @@ class OptimizerStep:
         loss = torch.zeros((), dtype=torch.float64, device=inputs.timesteps.device)
         last = self.plan.accumulation_steps - 1
         for index, piece in enumerate(inputs.micro_batches(self.plan.micro_batch_size)):
-            with self.gradients.accumulating(last=index == last):
-                losses = self.objective.weighted_losses(self.gradients.forward, piece)
-                part = losses.sum() / self.plan.global_batch_size
-                backward: Any = part.backward
-                backward()
+            self.gradients.sum.sends = index == last
+            losses = self.objective.weighted_losses(self.state.network, piece)
+            part = losses.sum() / self.plan.global_batch_size
+            backward: Any = part.backward
+            backward()
             loss += part.detach()
         self.gradients.sum.note_end()
         return loss
 
     def _update(self, loss: Tensor, seen_samples: int) -> StepResult:
-        gradients = [parameter.grad for parameter in self.state.parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        torch.nn.utils.clip_grads_with_norm_(self.state.parameters, self.arguments.max_gradient_norm, norm)
+        with self.gradients.sum.waiting():
+            norm = self.state.gradient_norm()
+        torch.nn.utils.clip_grads_with_norm_(self.state.optimizer.trained, self.arguments.max_gradient_norm, norm)
         skipped = (~torch.isfinite(norm)).float()
         total_samples = self.plan.total_samples(self.arguments.training_samples)
         self.state.optimizer.step(learning_rate(self.arguments, seen_samples, total_samples), skipped)
-        if self.state.shards.divided:
-            with self.gradients.sum.waiting():
-                self.state.shards.share()
+        with self.gradients.sum.waiting():
+            self.state.share()
         return StepResult(loss, norm, skipped)
 
 

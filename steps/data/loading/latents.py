@@ -18,7 +18,7 @@ from params.arguments import describe
 from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
 from params.model import Model
 from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
-from steps.data.latents.order import Rows, SampleOrder
+from steps.data.latents.order import MAX_LANES, Rows, SampleOrder
 from steps.data.loading.batch_ring import LoadedBatch, empty
 from steps.data.loading.block_reader import BlockReader, BlockTable, block_table
 from steps.data.loading.blocks import MAX_LOST_FRACTION, Tensors
@@ -74,8 +74,8 @@ class LatentsDataset:
                 target.numpy()[wanted] = tensors[name][inside]
         return LoadedBatch(torch.from_numpy(rows), **batch)
 
-    def order(self, split: str, seed: int, global_batch_size: int, lanes: int | None = None) -> TrainingOrder:
-        """Return the order in which training sees a split; `lanes` as for SampleOrder."""
+    def order(self, split: str, seed: int, global_batch_size: int, max_lanes: int = MAX_LANES) -> TrainingOrder:
+        """Return the order in which training sees a split; `max_lanes` as for SampleOrder."""
         table = self.table(split)
         streams = []
         for bucket, span in self.spans(split).items():
@@ -85,7 +85,7 @@ class LatentsDataset:
                 seed,
                 global_batch_size=global_batch_size,
                 block_rows=table.rows[blocks],
-                lanes=lanes,
+                max_lanes=max_lanes,
                 stream=bucket,
             )
             streams.append(BucketStream(bucket, order, span.start, blocks.start))

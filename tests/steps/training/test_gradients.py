@@ -9,8 +9,10 @@ import torch
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from params.programs import TrainArguments
 from steps.training.gradients import Gradients
 from steps.training.ranks import World
+from steps.training.state import TrainingState
 
 WORLD = World(rank=0, size=2, local_rank=0, device=torch.device("cpu"))
 
@@ -30,9 +32,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def all_reduce(tensor: torch.Tensor, async_op: bool) -> Any:
         found.append(tensor.numel())
-        future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
-        future.set_result([tensor])
-        return SimpleNamespace(get_future=lambda: future)
+        return SimpleNamespace(wait=lambda: None)
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
     return found
@@ -42,18 +42,34 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("accumulation_steps", [1, 4])
 def test_only_the_last_micro_batch_of_a_step_sends_them(accumulation_steps: int, sent: list[int]) -> None:
     unet = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
-    gradients = Gradients(unet, WORLD, accumulation_steps)
+    state = TrainingState(unet, TrainArguments(), WORLD)
+    gradients = Gradients(state, WORLD)
     for _ in range(3):
         sent.clear()
         gradients.clear()
         for index in range(accumulation_steps):
-            with gradients.accumulating(last=index == accumulation_steps - 1):
-                torch.autograd.backward(gradients.forward(torch.ones(4, 3)).sum())
+            gradients.sum.sends = index == accumulation_steps - 1
+            torch.autograd.backward(unet(torch.ones(4, 3)).sum())
+            assert len(sent) == gradients.sum.sends
         gradients.sum.note_end()
-        assert sum(sent) == sum(parameter.numel() for parameter in unet.parameters())
+        assert sent == [len(buffer.gradients) for buffer in state.buffers]
     assert gradients.sum.take_waited_s() >= 0
     weight = next(unet.parameters())
     assert weight.grad is not None
-    # Summed over the micro-batches, and not averaged over the ranks as DDP itself would.
+    # Summed over the micro-batches, and not averaged over the ranks.
+    total = weight.grad.clone()
     once = torch.autograd.grad(unet(torch.ones(4, 3)).sum(), weight)[0]
-    torch.testing.assert_close(weight.grad, accumulation_steps * once)
+    torch.testing.assert_close(total, accumulation_steps * once)
+
+
+@pytest.mark.usefixtures("another_rank")
+def test_a_weight_without_a_gradient_holds_nothing_up(sent: list[int]) -> None:
+    network = torch.nn.ModuleList([torch.nn.Linear(3, 5), torch.nn.Linear(3, 2)])
+    state = TrainingState(network, TrainArguments(), WORLD)
+    gradients = Gradients(state, WORLD)
+    gradients.sum.sends = True
+    torch.autograd.backward(network[0](torch.ones(4, 3)).sum())
+    assert not sent
+    gradients.sum.note_end()
+    assert len(sent) == 1
+    assert state.parameters[2].grad is not None and not state.parameters[2].grad.any()

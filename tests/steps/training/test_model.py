@@ -139,3 +139,23 @@ def test_every_shape_of_a_bucket_has_a_compiled_graph_of_its_own(monkeypatch: py
         for height, width in shapes:
             unet(torch.zeros(1, 1, height, width))
     assert unet.graphs == len(shapes)
+
+
+@pytest.mark.parametrize(("bucket_mb", "expected"), [(1, 3), (100, 1)])
+def test_of_several_ranks_a_compiled_network_is_cut_where_gradients_are_sent(
+    monkeypatch: pytest.MonkeyPatch, bucket_mb: int, expected: int
+) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def compiled(graph: torch.fx.GraphModule, _: object, config_patches: dict[str, bool]) -> Callable[..., object]:
+        assert config_patches == {"triton.cudagraphs": False}
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compiled)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    network = torch.nn.Sequential(*(torch.nn.Linear(600, 600) for _ in range(3)))  # 1.4 MiB each
+    arguments = ARGUMENTS.model_copy(update={"compile": True, "gradient_bucket_mb": bucket_mb})
+    _set_up(network, arguments, 1)
+    network(torch.zeros(1, 600))
+    assert len(graphs) == expected
