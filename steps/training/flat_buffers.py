@@ -8,7 +8,7 @@ parameter has it in memory, so that channels last stays channels last.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 import torch.distributed as dist
@@ -38,7 +38,8 @@ class Part:
         """Return the part of a tensor of the parameter's shape; all of a scalar."""
         if self.stretch is None or not whole.ndim:
             return whole
-        return whole.permute(_memory_order(self.whole)).reshape(-1)[self.stretch]
+        in_memory = sorted(range(whole.ndim), key=self.whole.stride, reverse=True)
+        return whole.permute(in_memory).reshape(-1)[self.stretch]
 
 
 def whole_parts(parameters: Sequence[Tensor]) -> list[Part]:
@@ -50,18 +51,19 @@ class FlatBuffer:
     """Some parameters, whose memory it takes over, and their gradients."""
 
     def __init__(self, parameters: Mapping[int, Tensor], whole: bool, world: World) -> None:
-        """Move parameters, by place, and zero gradients into the buffer; all are of one dtype and dense."""
+        """Move parameters, by place, into the buffer; all are of one dtype and dense.
+
+        `whole`: every rank steps all of them, and needs all of their gradient.
+        """
         self.parameters, self.whole, self._world = dict(parameters), whole, world
-        first = next(iter(parameters.values()))
-        """`whole`: every rank steps all of it, and needs all of the gradient."""
-        *_, end = self._starts()
-        self.piece_size = _aligned(-(-end // world.size))
+        sizes = [-(-parameter.numel() // ALIGNMENT) for parameter in parameters.values()]
+        self._starts = [ALIGNMENT * sum(sizes[:number]) for number in range(len(sizes))]
+        self.piece_size = -(-sum(sizes) // world.size) * ALIGNMENT
         """Elements of each rank's piece; between parameters and behind the last there may be zeros."""
-        kind: Any = {"dtype": first.dtype, "device": first.device}
-        self.weights, self.gradients = (torch.zeros(world.size * self.piece_size, **kind) for _ in range(2))
-        for (_, parameter), weight, gradient in zip(
-            parameters.items(), self._views(self.weights), self._views(self.gradients), strict=True
-        ):
+        first = next(iter(parameters.values()))
+        self.weights, self.gradients = (first.new_zeros(world.size * self.piece_size) for _ in range(2))
+        views = zip(parameters.values(), self._views(self.weights), self._views(self.gradients), strict=True)
+        for parameter, weight, gradient in views:
             weight.copy_(parameter.detach())
             parameter.data, parameter.grad = weight, gradient
 
@@ -69,39 +71,27 @@ class FlatBuffer:
         """Return this rank's piece of a tensor like the buffer."""
         return flat.view(self._world.size, -1)[self._world.rank]
 
-    def parts(self) -> Iterator[Part]:
-        """Yield what lies in this rank's piece."""
-        yield from (part for part, _ in self._own_parts())
-
-    def gather(self, parts: Mapping[int, Tensor], dtype: torch.dtype | None) -> Iterator[tuple[int, Tensor]]:
-        """Yield each parameter's place and a tensor of its shape, put together from all ranks' parts, by place."""
-        flat = torch.zeros_like(self.weights, dtype=dtype)
-        for part, start in self._own_parts():
-            flat[start : start + len(part.tensor)] = parts[part.place]
-        dist.all_gather_single(flat, self.own(flat))
-        yield from zip(self.parameters, self._views(flat), strict=True)
-
-    def _own_parts(self) -> Iterator[tuple[Part, int]]:
+    def parts(self) -> Iterator[tuple[int, Part]]:
         """Yield what lies in this rank's piece, and where in the buffer."""
         first = self._world.rank * self.piece_size
-        for (place, parameter), start in zip(self.parameters.items(), self._starts(), strict=False):
+        for (place, parameter), start in zip(self.parameters.items(), self._starts, strict=True):
             begin, end = max(start, first), min(start + parameter.numel(), first + self.piece_size)
             if begin < end:
                 part = self.weights[begin:end]
                 part.grad = self.gradients[begin:end]
-                yield Part(place, parameter, slice(begin - start, end - start), part), begin
+                yield begin, Part(place, parameter, slice(begin - start, end - start), part)
 
-    def _starts(self) -> Iterator[int]:
-        """Yield where each parameter begins; last, where the next would."""
-        start = 0
-        for parameter in self.parameters.values():
-            yield start
-            start += _aligned(parameter.numel())
-        yield start
+    def gather(self, own: Mapping[int, Tensor], dtype: torch.dtype | None) -> Iterator[tuple[int, Tensor]]:
+        """Yield each parameter's place and a tensor of its shape, put together from all ranks' parts, by place."""
+        flat = torch.zeros_like(self.weights, dtype=dtype)
+        for begin, part in self.parts():
+            flat[begin : begin + len(part.tensor)] = own[part.place]
+        dist.all_gather_single(flat, self.own(flat))
+        yield from zip(self.parameters, self._views(flat), strict=True)
 
     def _views(self, flat: Tensor) -> Iterator[Tensor]:
         """Yield the elements of each parameter, as they lie in its memory."""
-        for parameter, start in zip(self.parameters.values(), self._starts(), strict=False):
+        for parameter, start in zip(self.parameters.values(), self._starts, strict=True):
             yield torch.as_strided(flat, parameter.shape, parameter.stride(), start)
 
 
@@ -112,22 +102,13 @@ def flat_buffers(
 
     How they are cut does not depend on which are kept whole: sums of gradients have the same bits either way.
     """
-    groups: list[list[int]] = []
-    newest: dict[tuple[bool, torch.dtype], list[int]] = {}
+    groups: list[dict[int, Tensor]] = []
+    newest: dict[object, dict[int, Tensor]] = {}
     # The backward pass finishes the last parameters first.
-    for place in reversed(range(len(parameters))):
-        kind = (apart[place], parameters[place].dtype)
-        group = newest.get(kind)
-        if group is None or sum(parameters[other].nbytes for other in (*group, place)) > most_bytes:
-            group = newest[kind] = []
-            groups.append(group)
-        group.append(place)
-    return [FlatBuffer({place: parameters[place] for place in group}, whole[group[0]], world) for group in groups]
-
-
-def _aligned(elements: int) -> int:
-    return -(-elements // ALIGNMENT) * ALIGNMENT
-
-
-def _memory_order(tensor: Tensor) -> list[int]:
-    return sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    for place, parameter in reversed(list(enumerate(parameters))):
+        kind = (apart[place], parameter.dtype)
+        if kind not in newest or sum(one.nbytes for one in newest[kind].values()) + parameter.nbytes > most_bytes:
+            newest[kind] = {}
+            groups.append(newest[kind])
+        newest[kind][place] = parameter
+    return [FlatBuffer(group, whole[next(iter(group))], world) for group in groups]

@@ -9,7 +9,6 @@ decides itself whether a step is skipped.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -18,14 +17,14 @@ from torch import Tensor
 
 from params.programs import TrainArguments
 from steps.errors import StepError
-from steps.training.flat_buffers import FlatBuffer, Part, flat_buffers, whole_parts
+from steps.training.flat_buffers import Part, flat_buffers, whole_parts
 from steps.training.ranks import World
 from steps.training.weight_average import WeightAverage
 
 WEIGHTS: Final = "weights"
 AVERAGE: Final = "average"
 OPTIMIZER: Final = "optimizer"
-STEP: Final = "step."
+STEP: Final = "step"
 MUON_MOMENT: Final = "momentum_buffer"
 Tensors = dict[str, dict[str, Tensor]]
 
@@ -108,7 +107,7 @@ def first_moments(parameter: Tensor, muon: bool) -> dict[str, Tensor]:
     if muon:
         return {MUON_MOMENT: zeros}
     step = torch.zeros((), dtype=torch.float32, device=parameter.device)
-    return {"step": step, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+    return {STEP: step, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
 
 
 class TrainingState:
@@ -126,18 +125,16 @@ class TrainingState:
         if arguments.optimizer == "muon" and not any(muon):
             raise StepError("optimizer muon: the model has no matrix inside its blocks; set adamw")
         self._muon = {place for place, by_muon in enumerate(muon) if by_muon}
-        self.buffers: list[FlatBuffer] = []
+        # Muon needs whole matrices, and makes the same of them on every rank.
+        whole = [by_muon or not self.divided for by_muon in muon]
+        most_bytes = arguments.gradient_bucket_mb << 20
+        self.buffers = flat_buffers(self.parameters, muon, whole, world, most_bytes) if world.size > 1 else []
         """Of several ranks: the memory of all trained weights and their gradients."""
-        if world.size > 1:
-            # Muon needs whole matrices, and makes the same of them on every rank.
-            whole = [by_muon or not self.divided for by_muon in muon]
-            self.buffers = flat_buffers(self.parameters, muon, whole, world, arguments.gradient_bucket_mb << 20)
-        self._whole = whole_parts(self.parameters)
-        self._kept = self._stepped = self._whole
+        self._whole = self._kept = self._stepped = whole_parts(self.parameters)
         if self.divided:
-            self._kept = sorted((part for one in self.buffers for part in one.parts()), key=attrgetter("place"))
+            self._kept = [part for buffer in self.buffers for _, part in buffer.parts()]
             self._stepped = [part for part in self._kept if part.place not in self._muon]
-            self._stepped += [self._whole[place] for place in sorted(self._muon)]
+            self._stepped += [part for part in self._whole if part.place in self._muon]
         self.optimizer = Optimizer(self._stepped, self._muon, arguments)
         self.average: WeightAverage | None = None
         if decay := arguments.ema_decay:
@@ -203,35 +200,29 @@ class TrainingState:
         self.share(everything=True)
 
     def _columns(self) -> Iterator[Column]:
-        places = range(len(self.parameters))
-        weights = {part.place: (part, part.tensor.detach()) for part in self._whole}
-        yield Column(WEIGHTS, "", places, weights, is_whole=True)
+        places, moments = range(len(self.parameters)), self.optimizer.moments
+        yield Column(WEIGHTS, "", places, {part.place: (part, part.tensor.detach()) for part in self._whole}, True)
         if average := self.average:
             own = {part.place: (part, tensor) for part, tensor in zip(self._kept, average.tensors, strict=True)}
-            yield Column(AVERAGE, "", places, own, is_whole=not self.divided, dtype=average.dtype)
-        for key in first_moments(torch.empty(0), False) | first_moments(torch.empty(0), True):
-            muons = key == MUON_MOMENT
-            moments = self.optimizer.moments
-            own = {part.place: (part, moments[part.place][key]) for part in self._stepped if key in moments[part.place]}
-            of = [place for place in places if (place in self._muon) == muons]
-            yield Column(OPTIMIZER, f"{key}.", of, own, is_whole=muons or not self.divided)
+            yield Column(AVERAGE, "", places, own, not self.divided, average.dtype)
+        for key in (STEP, "exp_avg", "exp_avg_sq", MUON_MOMENT):
+            of = [place for place in places if (place in self._muon) == (key == MUON_MOMENT)]
+            own = {part.place: (part, moments[part.place][key]) for part in self._stepped if part.place in of}
+            yield Column(OPTIMIZER, f"{key}.", of, own, key == MUON_MOMENT or not self.divided)
 
     def _named(self, column: Column) -> Iterator[tuple[str, int, Tensor]]:
         """Yield the names, places and shapes of a column's tensors, these on the meta device."""
+        step = torch.empty((), device="meta")
         for place in column.places:
             like = torch.empty_like(self.parameters[place], dtype=column.dtype, device="meta")
-            yield (
-                column.prefix + self.names[place],
-                place,
-                like if column.prefix != STEP else torch.empty((), device="meta"),
-            )
+            yield column.prefix + self.names[place], place, step if column.prefix == f"{STEP}." else like
 
     def _gathered(self, column: Column) -> Iterator[tuple[int, Tensor]]:
         """Yield the place and the whole of each of a column's tensors."""
         own = {place: tensor for place, (_, tensor) in column.own.items()}
         if column.is_whole:
             yield from own.items()
-        elif column.prefix == STEP:
+        elif column.prefix == f"{STEP}.":
             steps = torch.zeros(len(self.names), device=self._world.device)
             for place, step in own.items():
                 steps[place] = step

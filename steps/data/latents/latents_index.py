@@ -55,10 +55,9 @@ def read_index(files: Storage, manifest: bytes) -> Any:
 
 def of_split(index: Any, split: str) -> Any:
     """Return the rows of a split's shards, in the same memory where they are neighbours, as Encode writes them."""
-    chosen = pc.equal(index["split"], split)
-    count, first = pc.sum(chosen).as_py() or 0, max(0, pc.index(chosen, True).as_py())
-    part = index.slice(first, count)
-    return part if pc.all(pc.equal(part["split"], split)).as_py() is not False else index.filter(chosen)
+    own = pc.equal(index["split"], split)
+    part = index.slice(max(0, pc.index(own, True).as_py()), pc.sum(own).as_py() or 0)
+    return part if pc.all(pc.equal(part["split"], split)).as_py() is not False else index.filter(own)
 
 
 def _copy(files: Storage, name: str) -> Path:

@@ -45,7 +45,7 @@ def test_the_ranks_parts_are_the_parameters_however_they_lie(
         for tensor, parameter in zip(before, parameters, strict=True):
             assert torch.equal(parameter, tensor) and parameter.stride() == _channels_last(tensor).stride()
             assert parameter.grad is not None and parameter.grad.stride() == parameter.stride()
-        for part in (part for buffer in buffers for part in buffer.parts()):
+        for part in (part for buffer in buffers for _, part in buffer.parts()):
             assert torch.equal(part.of(parameters[part.place]), part.tensor)
             assert part.stretch is not None and part.stretch.start % ALIGNMENT == 0
             assert part.tensor.grad is not None
@@ -75,7 +75,7 @@ def test_pieces_of_stable_diffusion_2_are_even(ranks: int, bucket_mb: int) -> No
     nothing = [False] * len(parameters)
     mean = sum(parameter.numel() for parameter in parameters) / ranks
     buffers = flat_buffers(parameters, nothing, nothing, world(0, ranks), bucket_mb << 20)
-    assert sum(len(part.tensor) for buffer in buffers for part in buffer.parts()) <= 1.01 * mean
+    assert sum(len(part.tensor) for buffer in buffers for _, part in buffer.parts()) <= 1.01 * mean
     assert sum(buffer.piece_size for buffer in buffers) <= 1.01 * mean
 
 
