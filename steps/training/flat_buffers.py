@@ -35,8 +35,8 @@ class Part:
     """A view of them with their gradient, of shape [elements], or the parameter itself."""
 
     def of(self, whole: Tensor) -> Tensor:
-        """Return the part of a tensor of the parameter's shape; all of a scalar."""
-        if self.stretch is None or not whole.ndim:
+        """Return the part of a tensor of the parameter's shape."""
+        if self.stretch is None:
             return whole
         in_memory = sorted(range(whole.ndim), key=self.whole.stride, reverse=True)
         return whole.permute(in_memory).reshape(-1)[self.stretch]

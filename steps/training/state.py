@@ -176,7 +176,8 @@ class TrainingState:
                 value = self._world.broadcast(values[column.group][name] if values else None, like)
                 if place in column.own:
                     part, tensor = column.own[place]
-                    tensor.copy_(part.of(value))
+                    # A scalar belongs to the whole parameter.
+                    tensor.copy_(part.of(value) if tensor.ndim else value)
 
     def snapshot(self, copied: bool = True) -> Tensors:
         """Return every tensor in CPU memory, on the head; all ranks call it. Unless `copied`, a CPU's are live ones."""
