@@ -99,7 +99,7 @@ def warm_up(parts: Parts, plan: BatchPlan) -> None:
         batch = parts.dataset.read(TRAIN_SPLIT, rows)
         for _ in range(parts.gradients.warm_up_passes):
             parts.optimizer_step.add_gradients(parts.inputs.training(batch, torch.from_numpy(rows)))
-    parts.gradients.sum.take_waited_s()
+    parts.gradients.take_waited_s()
     parts.gradients.clear()
 
 
@@ -108,7 +108,9 @@ def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world:
     order = parts.dataset.order(TRAIN_SPLIT, arguments.seed, plan.global_batch_size, arguments.max_lanes)
     if world.is_head:
         warn_of_small_buckets(order)
-        warn_of_shared_lanes(order, world.size)
+        if (lanes := order.streams[0].order.lanes) < world.size:
+            what = f"{world.size} ranks share {lanes} lanes, and read {world.size / lanes:.1f} times what they use"
+            print(f"warning: {what}; begin a new training with train.max_lanes {world.size}", flush=True)
     share = Share(world.rank, world.size, first, plan.total_samples(arguments.training_samples))
     return LatentsLoader(parts.dataset.blocks(TRAIN_SPLIT), order, share, threads=arguments.read_threads)
 
@@ -123,14 +125,3 @@ def warn_of_small_buckets(order: TrainingOrder) -> None:
                 "some of them more than once; raise encode.min_bucket_samples to the global batch",
                 flush=True,
             )
-
-
-def warn_of_shared_lanes(order: TrainingOrder, ranks: int) -> None:
-    """Warn where several ranks share a lane: each reads all of its blocks, and uses its share of their rows."""
-    lanes = order.streams[0].order.lanes
-    if lanes < ranks:
-        print(
-            f"warning: {ranks} ranks share {lanes} lanes, so each reads {ranks / lanes:.1f} times what it uses; begin "
-            f"a new training with train.max_lanes {ranks}: it is part of the order of samples",
-            flush=True,
-        )

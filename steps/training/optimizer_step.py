@@ -133,23 +133,23 @@ class OptimizerStep:
         loss = torch.zeros((), dtype=torch.float64, device=inputs.timesteps.device)
         last = self.plan.accumulation_steps - 1
         for index, piece in enumerate(inputs.micro_batches(self.plan.micro_batch_size)):
-            self.gradients.sum.sends = index == last
+            self.gradients.sends = index == last
             losses = self.objective.weighted_losses(self.state.network, piece)
             part = losses.sum() / self.plan.global_batch_size
             backward: Any = part.backward
             backward()
             loss += part.detach()
-        self.gradients.sum.note_end()
+        self.gradients.note_end()
         return loss
 
     def _update(self, loss: Tensor, seen_samples: int) -> StepResult:
-        with self.gradients.sum.waiting():
+        with self.gradients.waiting():
             norm = self.state.gradient_norm()
         torch.nn.utils.clip_grads_with_norm_(self.state.optimizer.trained, self.arguments.max_gradient_norm, norm)
         skipped = (~torch.isfinite(norm)).float()
         total_samples = self.plan.total_samples(self.arguments.training_samples)
         self.state.optimizer.step(learning_rate(self.arguments, seen_samples, total_samples), skipped)
-        with self.gradients.sum.waiting():
+        with self.gradients.waiting():
             self.state.share()
         return StepResult(loss, norm, skipped)
 

@@ -48,12 +48,12 @@ def test_only_the_last_micro_batch_of_a_step_sends_them(accumulation_steps: int,
         sent.clear()
         gradients.clear()
         for index in range(accumulation_steps):
-            gradients.sum.sends = index == accumulation_steps - 1
+            gradients.sends = index == accumulation_steps - 1
             torch.autograd.backward(unet(torch.ones(4, 3)).sum())
-            assert len(sent) == gradients.sum.sends
-        gradients.sum.note_end()
+            assert len(sent) == gradients.sends
+        gradients.note_end()
         assert sent == [len(buffer.gradients) for buffer in state.buffers]
-    assert gradients.sum.take_waited_s() >= 0
+    assert gradients.take_waited_s() >= 0
     weight = next(unet.parameters())
     assert weight.grad is not None
     # Summed over the micro-batches, and not averaged over the ranks.
@@ -67,9 +67,9 @@ def test_a_weight_without_a_gradient_holds_nothing_up(sent: list[int]) -> None:
     network = torch.nn.ModuleList([torch.nn.Linear(3, 5), torch.nn.Linear(3, 2)])
     state = TrainingState(network, TrainArguments(), WORLD)
     gradients = Gradients(state, WORLD)
-    gradients.sum.sends = True
+    gradients.sends = True
     torch.autograd.backward(network[0](torch.ones(4, 3)).sum())
     assert not sent
-    gradients.sum.note_end()
+    gradients.note_end()
     assert len(sent) == 1
     assert state.parameters[2].grad is not None and not state.parameters[2].grad.any()

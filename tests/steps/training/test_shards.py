@@ -92,10 +92,10 @@ def _train(rank: int, ranks: int, port: int, file: str, settings: dict[str, Any]
     gradients = Gradients(state, here, compressed=arguments.gradient_compression == "bfloat16")
     for step in range(3):
         torch.manual_seed(100 * step + rank)
-        gradients.sum.sends = True
+        gradients.sends = True
         drawn = unet(torch.randn(2, 4, 4, 4), torch.tensor([3, 500]), torch.randn(2, 6, 8)).sample
         torch.autograd.backward(drawn.square().sum())
-        gradients.sum.note_end()
+        gradients.note_end()
         norm = state.gradient_norm()
         torch.nn.utils.clip_grads_with_norm_(state.optimizer.trained, 1.0, norm)
         state.optimizer.step(1e-2, torch.zeros(()))
