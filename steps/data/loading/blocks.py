@@ -35,7 +35,8 @@ class BlockRows:
     @cached_property
     def first_rows(self) -> Rows:
         """Row of the split with which each block begins."""
-        return np.cumsum(self.rows) - self.rows
+        first_rows: Rows = np.cumsum(self.rows, dtype=np.int64) - self.rows
+        return first_rows
 
     @cached_property
     def count(self) -> int:
