@@ -75,8 +75,7 @@ def assemble(
     if text_learns:
         model = with_text_encoder(model, arguments, pretrained, WEIGHT_DTYPES[precision], device)
     state = TrainingState(model, arguments, world)
-    compressed = arguments.gradient_compression == "bfloat16"
-    gradients = Gradients(state, world, in_place=arguments.cuda_graphs, compressed=compressed)
+    gradients = Gradients(state, world, arguments, plan.accumulation_steps)
     return Parts(
         dataset=dataset,
         state=state,

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from steps.training.ranks import World
@@ -62,51 +61,35 @@ class FlatBuffer:
         """Elements of each rank's piece; between parameters and behind the last there may be zeros."""
         first = next(iter(parameters.values()))
         self.weights, self.gradients = (first.new_zeros(world.size * self.piece_size) for _ in range(2))
-        views = zip(parameters.values(), self._views(self.weights), self._views(self.gradients), strict=True)
-        for parameter, weight, gradient in views:
-            weight.copy_(parameter.detach())
-            parameter.data, parameter.grad = weight, gradient
+        for parameter, start in zip(parameters.values(), self._starts, strict=True):
+            lies = (parameter.shape, parameter.stride(), start)
+            weight = torch.as_strided(self.weights, *lies).copy_(parameter.detach())
+            parameter.data, parameter.grad = weight, torch.as_strided(self.gradients, *lies)
 
     def own(self, flat: Tensor) -> Tensor:
         """Return this rank's piece of a tensor like the buffer."""
         return flat.view(self._world.size, -1)[self._world.rank]
 
-    def parts(self) -> Iterator[tuple[int, Part]]:
-        """Yield what lies in this rank's piece, and where in the buffer."""
+    def parts(self) -> Iterator[Part]:
+        """Yield what lies in this rank's piece."""
         first = self._world.rank * self.piece_size
         for (place, parameter), start in zip(self.parameters.items(), self._starts, strict=True):
             begin, end = max(start, first), min(start + parameter.numel(), first + self.piece_size)
             if begin < end:
                 part = self.weights[begin:end]
                 part.grad = self.gradients[begin:end]
-                yield begin, Part(place, parameter, slice(begin - start, end - start), part)
-
-    def gather(self, own: Mapping[int, Tensor], dtype: torch.dtype | None) -> Iterator[tuple[int, Tensor]]:
-        """Yield each parameter's place and a tensor of its shape, put together from all ranks' parts, by place."""
-        flat = torch.zeros_like(self.weights, dtype=dtype)
-        for begin, part in self.parts():
-            flat[begin : begin + len(part.tensor)] = own[part.place]
-        dist.all_gather_single(flat, self.own(flat))
-        yield from zip(self.parameters, self._views(flat), strict=True)
-
-    def _views(self, flat: Tensor) -> Iterator[Tensor]:
-        """Yield the elements of each parameter, as they lie in its memory."""
-        for parameter, start in zip(self.parameters.values(), self._starts, strict=True):
-            yield torch.as_strided(flat, parameter.shape, parameter.stride(), start)
+                yield Part(place, parameter, slice(begin - start, end - start), part)
 
 
 def flat_buffers(
-    parameters: Sequence[Tensor], apart: Sequence[bool], whole: Sequence[bool], world: World, most_bytes: int
+    parameters: Sequence[Tensor], whole: Sequence[bool], world: World, most_bytes: int
 ) -> list[FlatBuffer]:
-    """Return buffers of at most `most_bytes`, or of one parameter; some parameters lie apart from the others.
-
-    How they are cut does not depend on which are kept whole: sums of gradients have the same bits either way.
-    """
+    """Return buffers of at most `most_bytes`, or of one parameter; those that every rank steps lie apart."""
     groups: list[dict[int, Tensor]] = []
     newest: dict[object, dict[int, Tensor]] = {}
     # The backward pass finishes the last parameters first.
     for place, parameter in reversed(list(enumerate(parameters))):
-        kind = (apart[place], parameter.dtype)
+        kind = (whole[place], parameter.dtype)
         if kind not in newest or sum(one.nbytes for one in newest[kind].values()) + parameter.nbytes > most_bytes:
             newest[kind] = {}
             groups.append(newest[kind])

@@ -67,11 +67,15 @@ def _set_up(network: Any, arguments: TrainArguments, shapes: int) -> None:
         config.recompile_limit = max(config.recompile_limit, GRAPHS_PER_SHAPE * shapes)
         # What torch calls reduce-overhead is CUDA graphs.
         mode = "reduce-overhead" if arguments.cuda_graphs else None
-        network.compile(dynamic=False, **(_in_pieces(arguments) if dist.is_initialized() else {"mode": mode}))
+        pieces = arguments.shard_optimizer and dist.is_initialized()
+        network.compile(dynamic=False, **(_in_pieces(arguments) if pieces else {"mode": mode}))
 
 
 def _in_pieces(arguments: TrainArguments) -> dict[str, Any]:
-    """Return how several ranks compile: gradients of a graph come all at once, at its end, and travel only then."""
+    """Return how ranks that divide the state compile: a graph's gradients come, and travel, all at once, at its end.
+
+    Where they do not, torch cuts the network of itself, because it sees DDP.
+    """
     inductor: Any = importlib.import_module("torch._inductor.compile_fx").compile_fx
     splitter: Any = importlib.import_module("torch._dynamo.backends.distributed").DDPOptimizer
     compiler = partial(inductor, config_patches={"triton.cudagraphs": arguments.cuda_graphs})

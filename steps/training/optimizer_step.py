@@ -133,11 +133,11 @@ class OptimizerStep:
         loss = torch.zeros((), dtype=torch.float64, device=inputs.timesteps.device)
         last = self.plan.accumulation_steps - 1
         for index, piece in enumerate(inputs.micro_batches(self.plan.micro_batch_size)):
-            self.gradients.sends = index == last
-            losses = self.objective.weighted_losses(self.state.network, piece)
-            part = losses.sum() / self.plan.global_batch_size
-            backward: Any = part.backward
-            backward()
+            with self.gradients.accumulating(last=index == last):
+                losses = self.objective.weighted_losses(self.gradients.forward, piece)
+                part = losses.sum() / self.plan.global_batch_size
+                backward: Any = part.backward
+                backward()
             loss += part.detach()
         self.gradients.note_end()
         return loss

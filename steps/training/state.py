@@ -7,7 +7,7 @@ is AdamW for everything, or Muon for the hidden matrices beside AdamW for the re
 decides itself whether a step is skipped.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -39,21 +39,22 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and "block" in name.partition(".")[0]
 
 
-class Column(NamedTuple):
-    """One kind of tensors of the state, such as all first moments."""
+class Entry(NamedTuple):
+    """A tensor of the state, as a checkpoint holds it and as this rank does."""
 
     group: str
-    """The file of a checkpoint that holds them."""
-    prefix: str
-    """Before the parameters' names."""
-    places: Sequence[int]
-    """Of the parameters that have one."""
-    own: Mapping[int, tuple[Part, Tensor]]
-    """This rank's, by place, and which part of each it is."""
-    is_whole: bool
-    """Whether every rank has all of them."""
-    dtype: torch.dtype | None = None
-    """None: the parameter's."""
+    """The file of a checkpoint."""
+    name: str
+    like: Tensor
+    """The whole, without values: on the meta device."""
+    part: Part | None
+    """Which part of the parameter this rank keeps it for."""
+    own: Tensor | None
+    """Of that part, or a scalar of the whole parameter."""
+
+    def of(self, whole: Tensor) -> Tensor:
+        """Return this rank's part of the whole."""
+        return self.part.of(whole) if self.part and self.own is not None and self.own.ndim else whole
 
 
 class Optimizer:
@@ -119,20 +120,18 @@ class TrainingState:
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         self.names = list(trained)
         self.parameters: list[Tensor] = list(trained.values())
-        self.divided = arguments.shard_optimizer and world.size > 1
-        """Whether each rank keeps moments and average of its pieces alone."""
         muon = [arguments.optimizer == "muon" and is_matrix(*one) for one in trained.items()]
         if arguments.optimizer == "muon" and not any(muon):
             raise StepError("optimizer muon: the model has no matrix inside its blocks; set adamw")
         self._muon = {place for place, by_muon in enumerate(muon) if by_muon}
         # Muon needs whole matrices, and makes the same of them on every rank.
-        whole = [by_muon or not self.divided for by_muon in muon]
         most_bytes = arguments.gradient_bucket_mb << 20
-        self.buffers = flat_buffers(self.parameters, muon, whole, world, most_bytes) if world.size > 1 else []
-        """Of several ranks: the memory of all trained weights and their gradients."""
+        divided = arguments.shard_optimizer and world.size > 1
+        self.buffers = flat_buffers(self.parameters, muon, world, most_bytes) if divided else []
+        """Of all trained weights and their gradients, where each rank keeps moments and average of its pieces alone."""
         self._whole = self._kept = self._stepped = whole_parts(self.parameters)
-        if self.divided:
-            self._kept = [part for buffer in self.buffers for _, part in buffer.parts()]
+        if self.buffers:
+            self._kept = [part for buffer in self.buffers for part in buffer.parts()]
             self._stepped = [part for part in self._kept if part.place not in self._muon]
             self._stepped += [part for part in self._whole if part.place in self._muon]
         self.optimizer = Optimizer(self._stepped, self._muon, arguments)
@@ -142,51 +141,45 @@ class TrainingState:
             self.average = WeightAverage(self._kept, decay, arguments.ema_reference_samples, kind)
 
     def gradient_norm(self) -> Tensor:
-        """Return the norm of the whole gradient, from the ranks' pieces: the same bits whoever keeps the optimizer."""
-        if not self.buffers:
-            gradients = (parameter.grad for parameter in self.parameters)
-            return torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None])
-        norm = torch.nn.utils.get_total_norm([buffer.own(buffer.gradients) for buffer in self.buffers])
-        norms = norm.new_empty(self._world.size)
-        dist.all_gather_single(norms, norm.reshape(1))
-        whole: Tensor = torch.linalg.vector_norm(norms)
-        return whole
+        """Return the norm of the whole gradient, from the ranks' pieces where they divide it.
+
+        Added up in float64: so the order does not matter, and rounded to the gradients' dtype it is the same.
+        """
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if self.buffers:
+            gradients = [buffer.own(buffer.gradients) for buffer in self.buffers]
+        square = torch.stack(torch._foreach_norm(gradients, dtype=torch.float64)).square().sum()
+        if self.buffers:
+            dist.all_reduce(square)
+        return square.sqrt().to(gradients[0].dtype)
 
     def share(self, everything: bool = False) -> None:
         """Bring the ranks' pieces of the weights together, where each steps its own. Nothing waits for a GPU."""
-        sent: list[Any] = [
-            dist.all_gather_single(buffer.weights, buffer.own(buffer.weights), async_op=True)
-            for buffer in self.buffers
-            if not buffer.whole or (everything and self.divided)
-        ]
-        for work in sent:
-            work.wait()
+        for buffer in self.buffers:
+            if everything or not buffer.whole:
+                dist.all_gather_single(buffer.weights, buffer.own(buffer.weights))
 
     def expected(self) -> Tensors:
         """Return what a checkpoint holds, by file and name, without values."""
         groups: Tensors = {}
-        for column in self._columns():
-            groups.setdefault(column.group, {}).update({name: like for name, _, like in self._named(column)})
+        for entry in self._entries():
+            groups.setdefault(entry.group, {})[entry.name] = entry.like
         return groups
 
     def restore(self, values: Tensors) -> None:
         """Take over the head's values, by file and name; all ranks call it, and the others pass none."""
-        for column in self._columns():
-            for name, place, like in self._named(column):
-                value = self._world.broadcast(values[column.group][name] if values else None, like)
-                if place in column.own:
-                    part, tensor = column.own[place]
-                    # A scalar belongs to the whole parameter.
-                    tensor.copy_(part.of(value) if tensor.ndim else value)
+        for entry in self._entries():
+            value = self._world.broadcast(values[entry.group][entry.name] if values else None, entry.like)
+            if entry.own is not None:
+                entry.own.copy_(entry.of(value))
 
     def snapshot(self, copied: bool = True) -> Tensors:
         """Return every tensor in CPU memory, on the head; all ranks call it. Unless `copied`, a CPU's are live ones."""
         groups: Tensors = {}
-        for column in self._columns():
-            for place, whole in self._gathered(column):
-                if self._world.is_head:
-                    tensor = whole.to("cpu", copy=copied).contiguous()
-                    groups.setdefault(column.group, {})[column.prefix + self.names[place]] = tensor
+        for entry in self._entries():
+            whole = self._gathered(entry)
+            if self._world.is_head:
+                groups.setdefault(entry.group, {})[entry.name] = whole.to("cpu", copy=copied).contiguous()
         return groups
 
     @contextmanager
@@ -200,36 +193,28 @@ class TrainingState:
             yield
         self.share(everything=True)
 
-    def _columns(self) -> Iterator[Column]:
-        places, moments = range(len(self.parameters)), self.optimizer.moments
-        yield Column(WEIGHTS, "", places, {part.place: (part, part.tensor.detach()) for part in self._whole}, True)
-        if average := self.average:
-            own = {part.place: (part, tensor) for part, tensor in zip(self._kept, average.tensors, strict=True)}
-            yield Column(AVERAGE, "", places, own, not self.divided, average.dtype)
-        for key in (STEP, "exp_avg", "exp_avg_sq", MUON_MOMENT):
-            of = [place for place in places if (place in self._muon) == (key == MUON_MOMENT)]
-            own = {part.place: (part, moments[part.place][key]) for part in self._stepped if part.place in of}
-            yield Column(OPTIMIZER, f"{key}.", of, own, key == MUON_MOMENT or not self.divided)
+    def _entries(self) -> Iterator[Entry]:
+        """Yield the state's tensors, in the same order on every rank."""
+        stepped = {part.place: part for part in self._stepped}
+        averages = self.average.tensors if self.average is not None else []
+        averaged = {part.place: (part, average) for part, average in zip(self._kept, averages, strict=False)}
+        for place, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
+            like = torch.empty_like(parameter, device="meta")
+            yield Entry(WEIGHTS, name, like, self._whole[place], parameter.detach())
+            if self.average is not None:
+                kind = self.average.dtype or like.dtype
+                yield Entry(AVERAGE, name, like.to(kind), *averaged.get(place, (None, None)))
+            own = self.optimizer.moments.get(place, {})
+            for key, moment in first_moments(like, place in self._muon).items():
+                yield Entry(OPTIMIZER, f"{key}.{name}", moment, stepped.get(place), own.get(key))
 
-    def _named(self, column: Column) -> Iterator[tuple[str, int, Tensor]]:
-        """Yield the names, places and shapes of a column's tensors, these on the meta device."""
-        step = torch.empty((), device="meta")
-        for place in column.places:
-            like = torch.empty_like(self.parameters[place], dtype=column.dtype, device="meta")
-            yield column.prefix + self.names[place], place, step if column.prefix == f"{STEP}." else like
-
-    def _gathered(self, column: Column) -> Iterator[tuple[int, Tensor]]:
-        """Yield the place and the whole of each of a column's tensors."""
-        own = {place: tensor for place, (_, tensor) in column.own.items()}
-        if column.is_whole:
-            yield from own.items()
-        elif column.prefix == f"{STEP}.":
-            steps = torch.zeros(len(self.names), device=self._world.device)
-            for place, step in own.items():
-                steps[place] = step
-            dist.all_reduce(steps, dist.ReduceOp.MAX)
-            yield from ((place, steps[place].clone()) for place in column.places)
-        else:
-            for buffer in self.buffers:
-                if not buffer.whole or column.group == AVERAGE:
-                    yield from buffer.gather(own, column.dtype)
+    def _gathered(self, entry: Entry) -> Tensor:
+        """Return the whole tensor, put together from the ranks' parts."""
+        if entry.own is not None and entry.part is not None and entry.part.stretch is None:
+            return entry.own
+        whole = torch.zeros_like(entry.like, device=self._world.device)
+        if entry.own is not None:
+            entry.of(whole).copy_(entry.own)
+        # Byte by byte, elsewhere is 0: so every bit is kept, and a scalar that several ranks have is what each has.
+        dist.all_reduce(whole.as_strided((whole.numel(),), (1,)).view(torch.uint8), dist.ReduceOp.MAX)
+        return whole

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from params.programs import TrainArguments
@@ -32,31 +33,45 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def all_reduce(tensor: torch.Tensor, async_op: bool) -> Any:
         found.append(tensor.numel())
+        future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
+        future.set_result([tensor])
+        return SimpleNamespace(get_future=lambda: future)
+
+    def reduce_scatter(own: torch.Tensor, tensor: torch.Tensor, async_op: bool) -> Any:
+        found.append(tensor.numel())
         return SimpleNamespace(wait=lambda: None)
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(dist, "reduce_scatter_single", reduce_scatter)
     return found
 
 
 @pytest.mark.usefixtures("another_rank")
 @pytest.mark.parametrize("accumulation_steps", [1, 4])
-def test_only_the_last_micro_batch_of_a_step_sends_them(accumulation_steps: int, sent: list[int]) -> None:
+@pytest.mark.parametrize("divided", [False, True])
+def test_only_the_last_micro_batch_of_a_step_sends_them(
+    accumulation_steps: int, divided: bool, sent: list[int]
+) -> None:
     unet = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
-    state = TrainingState(unet, TrainArguments(), WORLD)
-    gradients = Gradients(state, WORLD)
+    arguments = TrainArguments(shard_optimizer=divided)
+    state = TrainingState(unet, arguments, WORLD)
+    gradients = Gradients(state, WORLD, arguments, accumulation_steps)
+    assert isinstance(gradients.forward, DistributedDataParallel) is not divided
     for _ in range(3):
         sent.clear()
         gradients.clear()
         for index in range(accumulation_steps):
-            gradients.sends = index == accumulation_steps - 1
-            torch.autograd.backward(unet(torch.ones(4, 3)).sum())
-            assert len(sent) == gradients.sends
+            last = index == accumulation_steps - 1
+            with gradients.accumulating(last):
+                torch.autograd.backward(gradients.forward(torch.ones(4, 3)).sum())
+            assert len(sent) == last
         gradients.note_end()
-        assert sent == [len(buffer.gradients) for buffer in state.buffers]
+        parameters = sum(parameter.numel() for parameter in unet.parameters())
+        assert sent == ([len(buffer.gradients) for buffer in state.buffers] or [parameters])
     assert gradients.take_waited_s() >= 0
     weight = next(unet.parameters())
     assert weight.grad is not None
-    # Summed over the micro-batches, and not averaged over the ranks.
+    # Summed over the micro-batches, and not averaged over the ranks as DDP itself would.
     total = weight.grad.clone()
     once = torch.autograd.grad(unet(torch.ones(4, 3)).sum(), weight)[0]
     torch.testing.assert_close(total, accumulation_steps * once)
@@ -65,10 +80,11 @@ def test_only_the_last_micro_batch_of_a_step_sends_them(accumulation_steps: int,
 @pytest.mark.usefixtures("another_rank")
 def test_a_weight_without_a_gradient_holds_nothing_up(sent: list[int]) -> None:
     network = torch.nn.ModuleList([torch.nn.Linear(3, 5), torch.nn.Linear(3, 2)])
-    state = TrainingState(network, TrainArguments(), WORLD)
-    gradients = Gradients(state, WORLD)
-    gradients.sends = True
-    torch.autograd.backward(network[0](torch.ones(4, 3)).sum())
+    arguments = TrainArguments(shard_optimizer=True)
+    state = TrainingState(network, arguments, WORLD)
+    gradients = Gradients(state, WORLD, arguments)
+    with gradients.accumulating(last=True):
+        torch.autograd.backward(network[0](torch.ones(4, 3)).sum())
     assert not sent
     gradients.note_end()
     assert len(sent) == 1

@@ -156,7 +156,7 @@ class Layers(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("bucket_mb", "expected"), [(1, 3), (100, 2)])
-def test_of_several_ranks_a_compiled_network_is_cut_where_gradients_are_sent(
+def test_where_ranks_divide_the_state_a_compiled_network_is_cut_where_gradients_are_sent(
     monkeypatch: pytest.MonkeyPatch, bucket_mb: int, expected: int
 ) -> None:
     graphs: list[torch.fx.GraphModule] = []
@@ -168,7 +168,8 @@ def test_of_several_ranks_a_compiled_network_is_cut_where_gradients_are_sent(
 
     monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compiled)
     network = Layers()
-    arguments = ARGUMENTS.model_copy(update={"compile": True, "gradient_bucket_mb": bucket_mb})
+    changes = {"compile": True, "gradient_bucket_mb": bucket_mb, "shard_optimizer": True}
+    arguments = ARGUMENTS.model_copy(update=changes)
     with monkeypatch.context() as with_ranks:
         with_ranks.setattr("torch.distributed.is_initialized", lambda: True)
         _set_up(network, arguments, 1)

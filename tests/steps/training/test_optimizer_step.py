@@ -50,7 +50,7 @@ def step_with(
     in_place: bool = False,
 ) -> tuple[OptimizerStep, TrainingState]:
     state = TrainingState(Linear(), arguments, WORLD)
-    gradients = Gradients(state, WORLD, in_place)
+    gradients = Gradients(state, WORLD, arguments.model_copy(update={"cuda_graphs": in_place}))
     return OptimizerStep(arguments, plan, state, gradients, objective or LinearObjective()), state
 
 
