@@ -42,10 +42,8 @@ class Gradients:
     travel during the backward pass.
     """
 
-    def __init__(
-        self, state: TrainingState, world: World, arguments: TrainArguments, accumulation_steps: int = 1
-    ) -> None:
-        """Prepare for several ranks; CUDA graphs reuse the memory of the gradients."""
+    def __init__(self, state: TrainingState, world: World, arguments: TrainArguments, passes: int = 1) -> None:
+        """Prepare for so many passes in a step; CUDA graphs reuse the memory of the gradients."""
         self._state, self._device, self._in_place = state, world.device, arguments.cuda_graphs
         self._compressed = arguments.gradient_compression == "bfloat16"
         # A CUDA graph runs normally once, is recorded in the second pass, and replayed from the third on.
@@ -73,7 +71,7 @@ class Gradients:
                 bucket_cap_mb=arguments.gradient_bucket_mb,
                 gradient_as_bucket_view=True,
                 # A static graph forbids no_sync in DDP's first pass.
-                static_graph=accumulation_steps == 1,
+                static_graph=passes == 1,
             )
             self._ddp.register_comm_hook(None, self._sum)
 

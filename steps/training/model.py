@@ -72,10 +72,7 @@ def _set_up(network: Any, arguments: TrainArguments, shapes: int) -> None:
 
 
 def _in_pieces(arguments: TrainArguments) -> dict[str, Any]:
-    """Return how ranks that divide the state compile: a graph's gradients come, and travel, all at once, at its end.
-
-    Where they do not, torch cuts the network of itself, because it sees DDP.
-    """
+    """Return how ranks that divide the state compile: in a graph for each bucket, as torch does by itself under DDP."""
     inductor: Any = importlib.import_module("torch._inductor.compile_fx").compile_fx
     splitter: Any = importlib.import_module("torch._dynamo.backends.distributed").DDPOptimizer
     compiler = partial(inductor, config_patches={"triton.cudagraphs": arguments.cuda_graphs})

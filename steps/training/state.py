@@ -8,7 +8,7 @@ decides itself whether a step is skipped.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -47,14 +47,10 @@ class Entry(NamedTuple):
     name: str
     like: Tensor
     """The whole, without values: on the meta device."""
-    part: Part | None
-    """Which part of the parameter this rank keeps it for."""
     own: Tensor | None
-    """Of that part, or a scalar of the whole parameter."""
-
-    def of(self, whole: Tensor) -> Tensor:
-        """Return this rank's part of the whole."""
-        return self.part.of(whole) if self.part and self.own is not None and self.own.ndim else whole
+    """What this rank keeps."""
+    part: Part | None
+    """Which part of the whole that is; None for a count, which belongs to the whole parameter."""
 
 
 class Optimizer:
@@ -171,7 +167,7 @@ class TrainingState:
         for entry in self._entries():
             value = self._world.broadcast(values[entry.group][entry.name] if values else None, entry.like)
             if entry.own is not None:
-                entry.own.copy_(entry.of(value))
+                entry.own.copy_(entry.part.of(value) if entry.part else value)
 
     def snapshot(self, copied: bool = True) -> Tensors:
         """Return every tensor in CPU memory, on the head; all ranks call it. Unless `copied`, a CPU's are live ones."""
@@ -185,10 +181,7 @@ class TrainingState:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Swap the moving average, if any, with the weights for a while, on all ranks; every bit comes back."""
-        if self.average is None:
-            yield
-            return
-        with self.average.swapped():
+        with self.average.swapped() if self.average is not None else nullcontext():
             self.share(everything=True)
             yield
         self.share(everything=True)
@@ -197,24 +190,25 @@ class TrainingState:
         """Yield the state's tensors, in the same order on every rank."""
         stepped = {part.place: part for part in self._stepped}
         averages = self.average.tensors if self.average is not None else []
-        averaged = {part.place: (part, average) for part, average in zip(self._kept, averages, strict=False)}
+        averaged = {part.place: (average, part) for part, average in zip(self._kept, averages, strict=False)}
         for place, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
             like = torch.empty_like(parameter, device="meta")
-            yield Entry(WEIGHTS, name, like, self._whole[place], parameter.detach())
+            yield Entry(WEIGHTS, name, like, parameter.detach(), self._whole[place])
             if self.average is not None:
                 kind = self.average.dtype or like.dtype
                 yield Entry(AVERAGE, name, like.to(kind), *averaged.get(place, (None, None)))
             own = self.optimizer.moments.get(place, {})
             for key, moment in first_moments(like, place in self._muon).items():
-                yield Entry(OPTIMIZER, f"{key}.{name}", moment, stepped.get(place), own.get(key))
+                part = None if key == STEP else stepped.get(place)
+                yield Entry(OPTIMIZER, f"{key}.{name}", moment, own.get(key), part)
 
     def _gathered(self, entry: Entry) -> Tensor:
         """Return the whole tensor, put together from the ranks' parts."""
-        if entry.own is not None and entry.part is not None and entry.part.stretch is None:
+        if entry.own is not None and (not self.buffers or (entry.part and entry.part.stretch is None)):
             return entry.own
         whole = torch.zeros_like(entry.like, device=self._world.device)
         if entry.own is not None:
-            entry.of(whole).copy_(entry.own)
-        # Byte by byte, elsewhere is 0: so every bit is kept, and a scalar that several ranks have is what each has.
+            (entry.part.of(whole) if entry.part else whole).copy_(entry.own)
+        # Byte by byte, and elsewhere is 0: so every bit is kept, and a count that several ranks have is what each has.
         dist.all_reduce(whole.as_strided((whole.numel(),), (1,)).view(torch.uint8), dist.ReduceOp.MAX)
         return whole

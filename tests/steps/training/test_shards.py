@@ -156,11 +156,10 @@ def test_at_two_ranks_the_bits_do_not_depend_on_who_keeps_the_optimizer(
     assert same(alone.snapshot(), divided)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_at_eight_ranks_it_is_the_same_but_for_the_order_of_sums(tmp_path: Path, optimizer: str) -> None:
+def test_at_eight_ranks_it_is_the_same_but_for_the_order_of_sums(tmp_path: Path) -> None:
     """In which order eight numbers are added up depends on where they lie in what is sent."""
     whole, divided = (
-        _trained(tmp_path, 8, shard_optimizer=divided, optimizer=optimizer, precision="float64")[1]
+        _trained(tmp_path, 8, shard_optimizer=divided, optimizer="muon", precision="float64")[1]
         for divided in (False, True)
     )
     assert {group: set(tensors) for group, tensors in whole.items()} == {g: set(ts) for g, ts in divided.items()}
@@ -170,13 +169,9 @@ def test_at_eight_ranks_it_is_the_same_but_for_the_order_of_sums(tmp_path: Path,
 
 
 def test_at_eight_ranks_the_bits_do_not_depend_on_what_is_divided(tmp_path: Path) -> None:
-    moments, average, again = (
-        _trained(tmp_path, 8, shard_optimizer=True, **settings)[1]
-        for settings in ({"ema_decay": 0.0}, {"ema_precision": "bfloat16"}, {"ema_precision": "bfloat16"})
-    )
-    assert same(average, again)
-    assert same(moments, {group: tensors for group, tensors in average.items() if group in moments})
-    assert AVERAGE in average and AVERAGE not in moments
+    moments, both = (_trained(tmp_path, 8, shard_optimizer=True, ema_decay=decay)[1] for decay in (0.0, 0.9999))
+    assert same(moments, {group: tensors for group, tensors in both.items() if group in moments})
+    assert AVERAGE in both and AVERAGE not in moments
 
 
 def test_compressed_gradients_are_other_bits(tmp_path: Path) -> None:
