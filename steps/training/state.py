@@ -2,7 +2,7 @@
 
 Frozen weights are no part of it: beside a LoRA they are the starting weights, which the training's identity knows. All
 of the state lives on every rank, or moments and average of a rank's pieces of the weights on that rank only (stage 1 of
-ZeRO, flat_buffers). AdamW and the average work element by element, so the result is the same to the bit. The optimizer
+ZeRO, flat_buffers). AdamW and the average work element by element, so it does not matter who keeps what. The optimizer
 is AdamW for everything, or Muon for the hidden matrices beside AdamW for the rest; it never waits for the device, and
 decides itself whether a step is skipped.
 """
