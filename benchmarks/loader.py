@@ -160,7 +160,7 @@ def write_plain_webdataset(folder: Path, kind: Kind) -> None:
 def ours(folder: Path) -> Iterator[int]:
     """Our loader as training runs it: shuffled, checksums on, read ahead in the background."""
     dataset = LatentsDataset(folder)
-    order = dataset.order(TRAIN_SPLIT, 0, BATCH, lanes=LANES)
+    order = dataset.order(TRAIN_SPLIT, 0, BATCH, max_lanes=LANES)
     for batch in LatentsLoader(dataset.blocks(TRAIN_SPLIT), order, Share(0, 1, 0, FOREVER)):
         yield len(batch.positions)
 
@@ -168,13 +168,13 @@ def ours(folder: Path) -> Iterator[int]:
 def pread(folder: Path, kind: Kind) -> Iterator[int]:
     """The machine's ceiling: the bytes of the same blocks, a system call each, into as many batches as are in use."""
     table = LatentsDataset(folder).table(TRAIN_SPLIT)
-    files = [os.open(folder / name, os.O_RDONLY) for name in table.names]
+    files = {name: os.open(folder / name, os.O_RDONLY) for name in table.names}
     count = max(1, (PREFETCHED_BATCHES + HELD_BATCHES) * BATCH // kind.rows_per_block)
     buffers = [np.ones(int(table.sizes[0]), np.uint8) for _ in range(count)]
     reads = 0
     while True:
         for block in np.random.default_rng(reads).permutation(len(table.rows)).tolist():
-            os.preadv(files[table.shards[block]], [buffers[reads % count]], int(table.offsets[block]))
+            os.preadv(files[table.shard(block)], [buffers[reads % count]], int(table.offsets[block]))
             reads += 1
             yield kind.rows_per_block
 

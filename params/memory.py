@@ -94,10 +94,10 @@ def state_bytes(parameters: int, matrix_parameters: int, arguments: TrainArgumen
     if arguments.lora_rank:
         return parameters * width
     average = BYTES["bfloat16"] if arguments.ema_precision == "bfloat16" else width
-    divided = parameters * (2 * width + (average if arguments.ema_decay else 0))
-    if arguments.optimizer == "muon":
-        divided -= matrix_parameters * width
-    return parameters * 2 * width + divided / (ranks if arguments.shard_optimizer else 1)
+    # Muon keeps one moment of its matrices, and whole.
+    muons = matrix_parameters if arguments.optimizer == "muon" else 0
+    divided = (parameters - muons) * 2 * width + parameters * (average if arguments.ema_decay else 0)
+    return (2 * parameters + muons) * width + divided / (ranks if arguments.shard_optimizer else 1)
 
 
 def denoiser_shape(config: Mapping[str, Any]) -> dict[str, Any]:

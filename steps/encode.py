@@ -15,7 +15,15 @@ from typing import Any, Final
 
 from params import layout
 from params.arguments import parse
-from params.layout import DESCRIPTORS, LATENTS, LATENTS_INDEX_FILE, LATENTS_PLAN_FILE, MANIFEST_FILE, REFERENCE
+from params.layout import (
+    DESCRIPTORS,
+    LATENTS,
+    LATENTS_FORMER_INDEX_FILE,
+    LATENTS_INDEX_FILE,
+    LATENTS_PLAN_FILE,
+    MANIFEST_FILE,
+    REFERENCE,
+)
 from params.model import Decides, Model
 from params.programs import EncodeArguments
 from steps.artifact import Artifact, Identity, publish
@@ -58,8 +66,12 @@ def main(argv: list[str]) -> int:
 
 
 Artifacts = dict[str, dict[str, bytes]]
-# Beside the manifest of each.
-FILES: Final = {LATENTS: (LATENTS_INDEX_FILE, LATENTS_PLAN_FILE), REFERENCE: (), DESCRIPTORS: (LATENTS_PLAN_FILE,)}
+# Beside the manifest of each; of latents that were finished earlier, another index.
+FILES: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
+    LATENTS: tuple((index, LATENTS_PLAN_FILE) for index in (LATENTS_INDEX_FILE, LATENTS_FORMER_INDEX_FILE)),
+    REFERENCE: ((),),
+    DESCRIPTORS: ((LATENTS_PLAN_FILE,),),
+}
 
 
 class Encode:
@@ -109,7 +121,8 @@ class Encode:
         wanted |= {DESCRIPTORS: self.descriptors} if self.descriptors else {}
         found: Artifacts = {}
         for name, artifact in wanted.items():
-            if (published := artifact.published(*FILES[name])) is None:
+            kinds = (artifact.published(*files) for files in FILES[name])
+            if (published := next((files for files in kinds if files is not None), None)) is None:
                 return None
             found[name] = published
         for artifact in wanted.values():
@@ -145,7 +158,7 @@ class Encode:
         )
         sizes: dict[str, Any] = {"rows_per_shard": rows_per_shard, "rows_per_block": rows_per_block}
         plan_file = _json(PlanFile(**dict(plan), plan_digest=self.latents.digest, **sizes))
-        latents = {LATENTS_INDEX_FILE: _json(index), LATENTS_PLAN_FILE: plan_file, MANIFEST_FILE: _json(manifest)}
+        latents = {LATENTS_INDEX_FILE: index, LATENTS_PLAN_FILE: plan_file, MANIFEST_FILE: _json(manifest)}
         artifacts = {LATENTS: latents, REFERENCE: {MANIFEST_FILE: _json(reference)}}
         if self.descriptors:
             described = self._describe(self.descriptors, job, training)

@@ -3,7 +3,7 @@
     python -m steps train                                  # as SageMaker calls it: settings from hyperparameters.json
     python -m steps train --training-samples 6400 ...      # or from flags
 
-Reads the channels `latents` (manifest.json, index.json, shards), `pretrained` (a diffusers folder) and, in a second
+Reads the channels `latents` (manifest.json, index.arrow, shards), `pretrained` (a diffusers folder) and, in a second
 phase, `initial_model` (the first one's model.tar.gz), and the checkpoints of an unfinished training of the same
 settings. With --shards-uri a second instance group encodes pictures meanwhile. Writes checkpoints to
 checkpoints/<digest>/ and, at the end, the model: the folder of a pipeline of diffusers with lineage.json and

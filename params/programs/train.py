@@ -111,13 +111,21 @@ class TrainArguments(Model):
     """Trade a third more compute for activations' memory. [running]"""
     shard_optimizer: bool = False
     """Divide AdamW's moments and the average of the weights among the ranks (ZeRO stage 1, arXiv:1910.02054): 10.4 GB
-    on each rank become 10.4 GB / ranks, for a broadcast of the weights (3.5 GB) in every step. The result is the same
-    to the bit. [running]"""
+    on each rank become 10.4 GB / ranks. Each gets its piece of the gradients and sends its piece of the weights, so
+    that as much travels as without. The result is the same up to rounding. Muon's moment stays whole. [running]"""
+    gradient_bucket_mb: int = added(25, ge=1)
+    """Gradients travel in buckets of so many MiB while the backward pass goes on, and with compile the network is cut
+    into as many graphs: larger ones cost fewer cuts, and more waiting at the end of the pass. [running]"""
+    gradient_compression: Literal["none", "bfloat16"] = added("none")
+    """bfloat16: gradients travel, and are added up, in half the bytes, and are rounded to 8 bits. [content]"""
     warm_latents: bool = False
     """Have FSx for Lustre fetch every shard at the start, so that the first epoch does not crawl. [running]"""
     latents_uri: str = ""
     """s3:// prefix of the latents: blocks are read straight from S3, by byte ranges; empty: from the channel `latents`
     (a file system, or S3 in fast file mode). file_system.kind s3_direct fills it in. [place]"""
+    max_lanes: int = added(256, ge=1)
+    """The order of samples is dealt to so many lanes at most: a divisor of the global batch. A rank reads its own lanes
+    alone where there are as many as ranks, and holds two blocks of each. [content]"""
     seed: int = Field(0, ge=0)
     """Everything random is a function of this and the sample's index. [content]"""
     validation_samples: int = Field(2048, ge=1)

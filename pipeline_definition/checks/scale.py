@@ -104,8 +104,16 @@ def _shard_findings(settings: Settings, job: PlannedJob, work: PhaseWork) -> Ite
 
 
 def _block_findings(settings: Settings, job: PlannedJob, work: PhaseWork, hours: float) -> Iterator[Finding]:
-    """Check the blocks of latents: few enough for the memory of the ranks, and for the reads that S3 answers."""
-    phase = settings.phase_of(job.step)
+    """Check the blocks of latents: few enough for the memory of the ranks, and for the reads that S3 answers.
+
+    Each rank has lanes of its own, or reads blocks of which it uses a part.
+    """
+    phase, ranks = settings.phase_of(job.step), job.count * job.instance.ranks
+    lanes = max(divisor for divisor in range(1, phase.train.max_lanes + 1) if work.global_batch_size % divisor == 0)
+    if ranks > lanes:
+        problem = f"{ranks} ranks share {lanes} lanes, and each reads {ranks / lanes:.1f} times what it uses"
+        fix = f"set it to {ranks} before a training begins: it is part of the samples' order"
+        yield Finding("train.max_lanes", problem, fix, blocking=False)
     key = f"{phase.settings_key}.encode_settings.rows_per_block" if phase.suffix else "encode.rows_per_block"
     size = phase.encode.rows_per_block
     needed = BLOCK_BYTES * work.encoded_rows / size * job.instance.ranks

@@ -46,6 +46,7 @@ Sizes = Annotated[str, typer.Option("--micro-batch-sizes", help="Comma-separated
 # What of Train's settings decides how fast it is.
 SPEED = {
     *("precision", "compile", "cuda_graphs", "gradient_checkpointing", "optimizer", "shard_optimizer"),
+    *("gradient_bucket_mb", "gradient_compression"),
     *("ema_decay", "ema_precision", "prediction_type"),
     *("lora_rank", "lora_alpha", "lora_targets", "lora_text_encoder"),
 }

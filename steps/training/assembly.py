@@ -75,7 +75,7 @@ def assemble(
     if text_learns:
         model = with_text_encoder(model, arguments, pretrained, WEIGHT_DTYPES[precision], device)
     state = TrainingState(model, arguments, world)
-    gradients = Gradients(state.network, world, plan.accumulation_steps, in_place=arguments.cuda_graphs)
+    gradients = Gradients(state, world, arguments, plan.accumulation_steps)
     return Parts(
         dataset=dataset,
         state=state,
@@ -91,23 +91,25 @@ def warm_up(parts: Parts, plan: BatchPlan) -> None:
     """Run a batch of every bucket without learning from it; several times where CUDA graphs are recorded.
 
     What only the first pass does (compiling, choosing algorithms, running out of memory) happens before the clock
-    starts. DDP rearranges its buckets after its first pass: with this pass it adds up gradients in the same order from
-    the first step on in new and resumed trainings, so that resuming is exact to the bit.
+    starts.
     """
     for span in parts.dataset.spans(TRAIN_SPLIT).values():
         rows = span.start + np.arange(plan.rank_batch_size, dtype=np.int64) % len(span)
         batch = parts.dataset.read(TRAIN_SPLIT, rows)
         for _ in range(parts.gradients.warm_up_passes):
             parts.optimizer_step.add_gradients(parts.inputs.training(batch, torch.from_numpy(rows)))
-    parts.gradients.sum.take_waited_s()
+    parts.gradients.take_waited_s()
     parts.gradients.clear()
 
 
 def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world: World, first: int) -> LatentsLoader:
     """Return the loader of this rank's batches from position `first` on."""
-    order = parts.dataset.order(TRAIN_SPLIT, arguments.seed, plan.global_batch_size)
+    order = parts.dataset.order(TRAIN_SPLIT, arguments.seed, plan.global_batch_size, arguments.max_lanes)
     if world.is_head:
         warn_of_small_buckets(order)
+        if (lanes := order.streams[0].order.lanes) < world.size:
+            what = f"{world.size} ranks share {lanes} lanes, and read {world.size / lanes:.1f} times what they use"
+            print(f"warning: {what}; begin a new training with train.max_lanes {world.size}", flush=True)
     share = Share(world.rank, world.size, first, plan.total_samples(arguments.training_samples))
     return LatentsLoader(parts.dataset.blocks(TRAIN_SPLIT), order, share, threads=arguments.read_threads)
 

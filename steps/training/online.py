@@ -72,8 +72,8 @@ class OnlineData:
         share = Share(self._world.rank, self._world.size, first_position, last)
         from steps.data.loading.online import online_loader
 
-        size, ahead = self._plan.global_batch_size, self._arguments.blocks_ahead
-        return online_loader(self._blocks, self._arguments.seed, size, share, ahead)
+        size, arguments = self._plan.global_batch_size, self._arguments
+        return online_loader(self._blocks, arguments.seed, size, share, arguments.blocks_ahead, arguments.max_lanes)
 
     def figures(self) -> dict[str, float]:
         """Return for how long an encoder waited since the last call, averaged over all; every rank must ask."""

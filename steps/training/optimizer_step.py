@@ -139,19 +139,18 @@ class OptimizerStep:
                 backward: Any = part.backward
                 backward()
             loss += part.detach()
-        self.gradients.sum.note_end()
+        self.gradients.note_end()
         return loss
 
     def _update(self, loss: Tensor, seen_samples: int) -> StepResult:
-        gradients = [parameter.grad for parameter in self.state.parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        torch.nn.utils.clip_grads_with_norm_(self.state.parameters, self.arguments.max_gradient_norm, norm)
+        with self.gradients.waiting():
+            norm = self.state.gradient_norm()
+        torch.nn.utils.clip_grads_with_norm_(self.state.optimizer.trained, self.arguments.max_gradient_norm, norm)
         skipped = (~torch.isfinite(norm)).float()
         total_samples = self.plan.total_samples(self.arguments.training_samples)
         self.state.optimizer.step(learning_rate(self.arguments, seen_samples, total_samples), skipped)
-        if self.state.shards.divided:
-            with self.gradients.sum.waiting():
-                self.state.shards.share()
+        with self.gradients.waiting():
+            self.state.share()
         return StepResult(loss, norm, skipped)
 
 

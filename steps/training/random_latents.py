@@ -1,6 +1,6 @@
 """Random latents with a pretrained folder's shapes, to measure speed, which does not depend on the values.
 
-Writes a folder with manifest.json, index.json and one shard for each split, as Encode does.
+Writes a folder with manifest.json, index.arrow and one shard for each split, as Encode does.
 """
 
 from collections import Counter
@@ -13,7 +13,8 @@ import numpy as np
 from params.families import CONFIG_FILE, VAE
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
-from steps.data.latents.latents_manifest import BuiltShard, LatentsIndex, LatentsManifest, build_shard
+from steps.data.latents.latents_index import index_bytes
+from steps.data.latents.latents_manifest import BuiltShard, LatentsManifest, build_shard
 from steps.errors import StepError
 from steps.model.families import denoiser_of
 from steps.model.json_object import read_object
@@ -92,6 +93,5 @@ def write_listings(folder: Path, built: Sequence[BuiltShard], **known: Any) -> N
         "shards": tuple(shard.listed for shard in built),
         **known,
     }
-    index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
-    (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json(), encoding="utf-8")
+    (folder / LATENTS_INDEX_FILE).write_bytes(index_bytes(shard.indexed for shard in built))
     (folder / MANIFEST_FILE).write_text(LatentsManifest(**fields).model_dump_json(), encoding="utf-8")

@@ -73,16 +73,13 @@ class World:
             dist.all_reduce(tensor, group=self.control)
         return tensor
 
-    def spread(self, tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-        """Write the head's values, by name, into the tensors of every rank; the meta device's are passed over."""
-        for name in sorted(tensors):
-            target = tensors[name]
-            value = values[name] if self.is_head else torch.empty(target.shape, dtype=target.dtype)
-            value = value.to(self.device)
-            if self.size > 1:
-                dist.broadcast(value, 0)
-            if not target.is_meta:
-                target.copy_(value)
+    def broadcast(self, value: Tensor | None, like: Tensor) -> Tensor:
+        """Return the head's tensor on every rank's device; the others know its shape and dtype."""
+        whole = torch.empty(like.shape, dtype=like.dtype) if value is None else value.contiguous()
+        whole = whole.to(self.device)
+        if self.size > 1:
+            dist.broadcast(whole, 0)
+        return whole
 
 
 def join_world(environment: Mapping[str, str], timeout_s: float) -> World:

@@ -62,13 +62,12 @@ def resume(state: TrainingState, folder: CheckpointFolder | None, world: World) 
     if checkpoint is not None:
         print(f"going on from {beginning.seen_samples} samples", flush=True)
         _check(state, checkpoint)
-    for group, tensors in state.tensors().items():
-        world.spread(tensors, checkpoint.tensors[group] if checkpoint is not None else {})
+    state.restore(checkpoint.tensors if checkpoint is not None else {})
     return beginning
 
 
 def _check(state: TrainingState, checkpoint: Checkpoint) -> None:
-    for group, tensors in state.tensors().items():
+    for group, tensors in state.expected().items():
         if _shapes(checkpoint.tensors.get(group, {})) != _shapes(tensors):
             seen_samples = checkpoint.manifest.seen_samples
             raise StepError(f"checkpoint of {seen_samples} samples: its {group} are another model's")

@@ -1,16 +1,15 @@
 """The state that training changes and a checkpoint holds: weights, their moving average, the optimizer's moments.
 
 Frozen weights are no part of it: beside a LoRA they are the starting weights, which the training's identity knows. All
-of the state lives on every rank, or each parameter's part on one rank only: stage 1 of ZeRO (Rajbhandari et al. 2020,
-arXiv:1910.02054). Then weights and gradients stay on every rank; a rank updates its own parameters and sends them to
-the others. AdamW and the average work element by element, so the result is the same to the bit. The optimizer is AdamW
-for everything, or Muon for the hidden matrices beside AdamW for the rest; it never waits for the device, and decides
-itself whether a step is skipped.
+of the state lives on every rank, or moments and average of a rank's pieces of the weights on that rank only (stage 1 of
+ZeRO, flat_buffers). AdamW and the average work element by element, so it does not matter who keeps what. The optimizer
+is AdamW for everything, or Muon for the hidden matrices beside AdamW for the rest; it never waits for the device, and
+decides itself whether a step is skipped.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -18,12 +17,15 @@ from torch import Tensor
 
 from params.programs import TrainArguments
 from steps.errors import StepError
-from steps.model.weight_average import WeightAverage
+from steps.training.flat_buffers import WeightPart, flat_buffers, whole_parts
 from steps.training.ranks import World
+from steps.training.weight_average import WeightAverage
 
 WEIGHTS: Final = "weights"
 AVERAGE: Final = "average"
 OPTIMIZER: Final = "optimizer"
+STEP: Final = "step"
+MUON_MOMENT: Final = "momentum_buffer"
 Tensors = dict[str, dict[str, Tensor]]
 
 
@@ -37,30 +39,45 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and "block" in name.partition(".")[0]
 
 
+class Entry(NamedTuple):
+    """A tensor of the state, as a checkpoint holds it and as this rank does."""
+
+    group: str
+    """The file of a checkpoint."""
+    name: str
+    like: Tensor
+    """The whole, without values: on the meta device."""
+    own: Tensor | None
+    """What this rank keeps."""
+    part: WeightPart | None
+    """Which part of the whole that is; None for a count, which belongs to the whole parameter."""
+
+
 class Optimizer:
     """Steps of AdamW and Muon, with the state of each parameter as in the first step."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], arguments: TrainArguments) -> None:
-        """Prepare the steps of some parameters, by name."""
-        self.moments: dict[Tensor, dict[str, Tensor]] = {}
-        """Of each parameter, by their names in a checkpoint."""
-        kinds = {name: by_muon(name, parameter, arguments) for name, parameter in parameters.items()}
-        matrices = [parameter for name, parameter in parameters.items() if kinds[name]]
-        others = [parameter for name, parameter in parameters.items() if not kinds[name]]
+    def __init__(self, parts: Sequence[WeightPart], muon: Collection[int], arguments: TrainArguments) -> None:
+        """Prepare the steps of some parameters, or of parts of them; Muon's, by their places, must be whole."""
+        self.moments: dict[int, dict[str, Tensor]] = {}
+        """Of each part, by the parameter's place and the names in a checkpoint."""
+        self.trained = [part.tensor for part in parts]
+        """What the steps change, in the order of the parts."""
         of_both: Any = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
         betas = (arguments.adam_beta1, arguments.adam_beta2)
+        others = [part.tensor for part in parts if part.place not in muon]
         # Loshchilov and Hutter 2019, arXiv:1711.05101. Fused: one kernel for all tensors on a GPU, and the device
         # decides whether to skip a step. A rank that keeps a part of the state may have matrices only.
         self._adamw: Any = torch.optim.AdamW(others, betas=betas, fused=True, **of_both) if others else None
         # Jordan et al. 2024, with steps as large as AdamW's (Liu et al. 2025, arXiv:2502.16982): one learning rate
         # and one weight decay serve both. One for each matrix: a step that may be skipped copies one matrix at a time.
-        self._muons: list[Any] = [
-            torch.optim.Muon([matrix], adjust_lr_fn="match_rms_adamw", **of_both) for matrix in matrices
-        ]
-        for optimizer in (self._adamw, *self._muons):
-            for parameter in optimizer.param_groups[0]["params"] if optimizer is not None else ():
-                moments = first_moments(parameter, muon=optimizer is not self._adamw)
-                optimizer.state[parameter] = self.moments[parameter] = moments
+        self._muons: list[Any] = []
+        for part in parts:
+            moments = self.moments[part.place] = first_moments(part.tensor, part.place in muon)
+            optimizer: Any = self._adamw
+            if part.place in muon:
+                optimizer = torch.optim.Muon([part.tensor], adjust_lr_fn="match_rms_adamw", **of_both)
+                self._muons.append(optimizer)
+            optimizer.state[part.tensor] = moments
 
     @torch.no_grad()
     def step(self, learning_rate: float, skipped: Tensor) -> None:
@@ -74,78 +91,20 @@ class Optimizer:
             (group,) = muon.param_groups
             group["lr"] = learning_rate
             (matrix,) = group["params"]
-            changed = (matrix, self.moments[matrix]["momentum_buffer"])
+            changed = (matrix, muon.state[matrix][MUON_MOMENT])
             before = [tensor.clone() for tensor in changed]
             muon.step()
             for tensor, former in zip(changed, before, strict=True):
                 torch.where(skipped.bool(), former, tensor, out=tensor)
 
 
-def by_muon(name: str, parameter: Tensor, arguments: TrainArguments) -> bool:
-    """Return whether Muon trains a parameter under these settings."""
-    return arguments.optimizer == "muon" and is_matrix(name, parameter)
-
-
 def first_moments(parameter: Tensor, muon: bool) -> dict[str, Tensor]:
     """Return the optimizer's own state of a parameter before its first step."""
     zeros = torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format)
     if muon:
-        return {"momentum_buffer": zeros}
+        return {MUON_MOMENT: zeros}
     step = torch.zeros((), dtype=torch.float32, device=parameter.device)
-    return {"step": step, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
-
-
-class Shards:
-    """The parameters of a model, and which rank keeps the state of each."""
-
-    def __init__(self, parameters: Sequence[Tensor], world: World, divided: bool) -> None:
-        """Divide the state, or keep all of it on every rank. Raises StepError if a rank would get nothing."""
-        self._parameters, self._world = [parameter.detach() for parameter in parameters], world
-        self.divided = divided and world.size > 1
-        """Whether each rank keeps only a part."""
-        if self.divided and len(parameters) < world.size:
-            raise StepError(f"shard_optimizer: {len(parameters)} parameters do not do for {world.size} ranks; unset it")
-        sizes = [parameter.numel() for parameter in parameters]
-        self._owners = owners(sizes, world.size) if self.divided else [world.rank] * len(sizes)
-
-    @property
-    def own(self) -> list[int]:
-        """Places of the parameters whose moments and averages this rank keeps."""
-        return [place for place, owner in enumerate(self._owners) if owner == self._world.rank]
-
-    def share(self) -> None:
-        """Send each parameter from its owner to every rank. Nothing waits for a GPU."""
-        if not self.divided:
-            return
-        pairs = zip(self._parameters, self._owners, strict=True)
-        sent: list[Any] = [dist.broadcast(flat(parameter), owner, async_op=True) for parameter, owner in pairs]
-        for work in sent:
-            work.wait()
-
-    def gather(self, place: int, tensor: Tensor) -> Tensor:
-        """Return the owner's tensor of a parameter on every rank; the others pass a tensor on the meta device."""
-        if not self.divided:
-            return tensor
-        whole = tensor.contiguous()
-        if whole.is_meta:
-            whole = torch.empty(whole.shape, dtype=whole.dtype, device=self._world.device)
-        dist.broadcast(whole, self._owners[place])
-        return whole
-
-
-def owners(sizes: Sequence[int], ranks: int) -> list[int]:
-    """Return the rank of each parameter: the largest first, to the rank that has least so far."""
-    loads, ranks_of = [0] * ranks, [0] * len(sizes)
-    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
-        ranks_of[place] = loads.index(min(loads))
-        loads[ranks_of[place]] += sizes[place]
-    return ranks_of
-
-
-def flat(tensor: Tensor) -> Tensor:
-    """Return a view of a dense tensor in memory order: a broadcast does not accept channels last as contiguous."""
-    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-    return tensor.permute(order)
+    return {STEP: step, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
 
 
 class TrainingState:
@@ -153,59 +112,103 @@ class TrainingState:
 
     def __init__(self, network: Any, arguments: TrainArguments, world: World) -> None:
         """Prepare a training that has seen no samples."""
-        self.network, self._is_head = network, world.is_head
+        self.network, self._world = network, world
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         self.names = list(trained)
         self.parameters: list[Tensor] = list(trained.values())
-        self.shards = Shards(self.parameters, world, arguments.shard_optimizer)
-        self._arguments = arguments
-        if arguments.optimizer == "muon" and not any(is_matrix(*one) for one in trained.items()):
+        muon = [arguments.optimizer == "muon" and is_matrix(*one) for one in trained.items()]
+        if arguments.optimizer == "muon" and not any(muon):
             raise StepError("optimizer muon: the model has no matrix inside its blocks; set adamw")
-        own = {self.names[place]: self.parameters[place] for place in self.shards.own}
-        self.optimizer = Optimizer(own, arguments)
+        self._muon = {place for place, by_muon in enumerate(muon) if by_muon}
+        # Muon needs whole matrices, and makes the same of them on every rank.
+        most_bytes = arguments.gradient_bucket_mb << 20
+        divided = arguments.shard_optimizer and world.size > 1
+        self.buffers = flat_buffers(self.parameters, muon, world, most_bytes) if divided else []
+        """Of all trained weights and their gradients, where each rank keeps moments and average of its pieces alone."""
+        self._whole = self._kept = self._stepped = whole_parts(self.parameters)
+        if self.buffers:
+            self._kept = [part for buffer in self.buffers for part in buffer.parts()]
+            self._stepped = [part for part in self._kept if part.place not in self._muon]
+            self._stepped += [part for part in self._whole if part.place in self._muon]
+        self.optimizer = Optimizer(self._stepped, self._muon, arguments)
         self.average: WeightAverage | None = None
         if decay := arguments.ema_decay:
             kind = torch.bfloat16 if arguments.ema_precision == "bfloat16" else None
-            places, reference = self.shards.own, arguments.ema_reference_samples
-            self.average = WeightAverage(list(own.values()), decay, reference, kind, places)
+            self.average = WeightAverage(self._kept, decay, arguments.ema_reference_samples, kind)
 
-    def tensors(self) -> Tensors:
-        """Return the live tensors, by file and name, to restore by writing; another rank's are on the meta device."""
+    def gradient_norm(self) -> Tensor:
+        """Return the norm of the whole gradient, from the ranks' pieces where they divide it.
+
+        Added up in float64: so the order does not matter, and rounded to the gradients' dtype it is the same.
+        """
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if self.buffers:
+            gradients = [buffer.own(buffer.gradients) for buffer in self.buffers]
+        square = torch.stack(torch._foreach_norm(gradients, dtype=torch.float64)).square().sum()
+        if self.buffers:
+            dist.all_reduce(square)
+        return square.sqrt().to(gradients[0].dtype)
+
+    def share(self, everything: bool = False) -> None:
+        """Bring the ranks' pieces of the weights together, where each steps its own. Nothing waits for a GPU."""
+        for buffer in self.buffers:
+            if everything or not buffer.whole:
+                dist.all_gather_single(buffer.weights, buffer.own(buffer.weights))
+
+    def expected(self) -> Tensors:
+        """Return what a checkpoint holds, by file and name, without values."""
         groups: Tensors = {}
-        for group, name, _, tensor in self._entries():
-            groups.setdefault(group, {})[name] = tensor
+        for entry in self._entries():
+            groups.setdefault(entry.group, {})[entry.name] = entry.like
         return groups
+
+    def restore(self, values: Tensors) -> None:
+        """Take over the head's values, by file and name; all ranks call it, and the others pass none."""
+        for entry in self._entries():
+            value = self._world.broadcast(values[entry.group][entry.name] if values else None, entry.like)
+            if entry.own is not None:
+                entry.own.copy_(entry.part.of(value) if entry.part else value)
 
     def snapshot(self, copied: bool = True) -> Tensors:
         """Return every tensor in CPU memory, on the head; all ranks call it. Unless `copied`, a CPU's are live ones."""
         groups: Tensors = {}
-        for group, name, place, tensor in self._entries():
-            whole = tensor if group == WEIGHTS else self.shards.gather(place, tensor)
-            if self._is_head:
-                groups.setdefault(group, {})[name] = whole.to("cpu", copy=copied).contiguous()
+        for entry in self._entries():
+            whole = self._gathered(entry)
+            if self._world.is_head:
+                groups.setdefault(entry.group, {})[entry.name] = whole.to("cpu", copy=copied).contiguous()
         return groups
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Swap the moving average, if any, with the weights for a while, on all ranks; every bit comes back."""
-        if self.average is None:
+        with self.average.swapped() if self.average is not None else nullcontext():
+            self.share(everything=True)
             yield
-            return
-        with self.average.swapped():
-            self.shards.share()
-            yield
-        self.shards.share()
+        self.share(everything=True)
 
-    def _entries(self) -> Iterator[tuple[str, str, int, Tensor]]:
-        """Yield (file, name, place of the parameter, tensor)."""
-        averages = dict(zip(self.shards.own, self.average.tensors, strict=True)) if self.average is not None else {}
-        kind = next((average.dtype for average in averages.values()), None)
+    def _entries(self) -> Iterator[Entry]:
+        """Yield the state's tensors, in the same order on every rank."""
+        stepped = {part.place: part for part in self._stepped}
+        averages = self.average.tensors if self.average is not None else []
+        averaged = {part.place: (average, part) for part, average in zip(self._kept, averages, strict=False)}
         for place, (name, parameter) in enumerate(zip(self.names, self.parameters, strict=True)):
-            yield WEIGHTS, name, place, parameter.detach()
+            like = torch.empty_like(parameter, device="meta")
+            yield Entry(WEIGHTS, name, like, parameter.detach(), self._whole[place])
             if self.average is not None:
-                elsewhere = torch.empty(parameter.shape, dtype=kind, device="meta")
-                yield AVERAGE, name, place, averages.get(place, elsewhere)
-            muon = by_muon(name, parameter, self._arguments)
-            moments = self.optimizer.moments.get(parameter) or first_moments(parameter.to("meta"), muon)
-            for key in sorted(moments):
-                yield OPTIMIZER, f"{key}.{name}", place, moments[key]
+                kind = self.average.dtype or like.dtype
+                yield Entry(AVERAGE, name, like.to(kind), *averaged.get(place, (None, None)))
+            own = self.optimizer.moments.get(place, {})
+            for key, moment in first_moments(like, place in self._muon).items():
+                part = None if key == STEP else stepped.get(place)
+                yield Entry(OPTIMIZER, f"{key}.{name}", moment, own.get(key), part)
+
+    def _gathered(self, entry: Entry) -> Tensor:
+        """Return the whole tensor, put together from the ranks' parts."""
+        if entry.own is not None and (not self.buffers or (entry.part and entry.part.stretch is None)):
+            return entry.own
+        whole = torch.zeros_like(entry.like, device=self._world.device)
+        if entry.own is not None:
+            (entry.part.of(whole) if entry.part else whole).copy_(entry.own)
+        # Byte by byte, and elsewhere is 0: so every bit is kept, and a count that several ranks have is what each has.
+        dist.all_reduce(whole.as_strided((whole.numel(),), (1,)).view(torch.uint8), dist.ReduceOp.MAX)
+        return whole

@@ -81,9 +81,9 @@ class Sweep:
         once = self._steps(parts, plan, batches, 1, WARM_UP_STEPS)
         wanted = max(MIN_STEPS, round(self.arguments.throughput_s / once.elapsed_s))
         steps = int(self.world.broadcast_json(wanted))
-        parts.gradients.sum.take_waited_s()
+        parts.gradients.take_waited_s()
         figures = self._steps(parts, plan, batches, steps, WARM_UP_STEPS + 1)
-        waited_s = parts.gradients.sum.take_waited_s()
+        waited_s = parts.gradients.take_waited_s()
         speed = figures.speed(plan.global_batch_size, self.world.size, parts.utilisation, waited_s)
         return {"micro_batch_size": plan.micro_batch_size, "batch_size": plan.global_batch_size, **speed}
 

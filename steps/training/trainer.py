@@ -126,7 +126,7 @@ class Trainer:
         self.spending.note()
 
     def _entry(self, figures: WindowFigures) -> Entry:
-        batch_samples, waited_s = self.plan.global_batch_size, self.parts.gradients.sum.take_waited_s()
+        batch_samples, waited_s = self.plan.global_batch_size, self.parts.gradients.take_waited_s()
         speed = figures.speed(batch_samples, self.world.size, self.parts.utilisation, waited_s)
         remaining_s = (self._total_samples - self.seen_samples) / speed["images_per_s"]
         loss = {} if figures.mean_loss is None else {"training_loss": figures.mean_loss}
@@ -164,7 +164,7 @@ class Trainer:
         self._saved_at = self.seen_samples
         # Where the ranks divide the state, all of them take part in its snapshot.
         at_once = self.world.device.type == "cpu"
-        tensors = state.snapshot(copied=not at_once) if self.writer is not None or state.shards.divided else {}
+        tensors = state.snapshot(copied=not at_once) if self.writer is not None or state.buffers else {}
         if self.writer is None:
             return
         manifest = CheckpointManifest(

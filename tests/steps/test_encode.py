@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pytest
 import torch
 
@@ -29,7 +30,6 @@ from steps.data.encoding.decoding import decode
 from steps.data.encoding.descriptors import DescriptorsManifest, read_descriptors
 from steps.data.encoding.patch_features import PatchFeatures
 from steps.data.encoding.samples import read_samples, read_table
-from steps.data.latents.latents_manifest import LatentsIndex
 from steps.data.loading.latents import LatentsDataset
 from steps.data.storage import Storage
 from steps.encode import Encode
@@ -167,7 +167,7 @@ def test_an_encoder_stays_up_from_the_first_shard_to_the_last(
         lambda job, missing, _: encode_shards(job, missing, lambda rows: seen.append(set(encoders()) - before)),
     )
     artifacts = world.encode("steady", rows_per_shard=16).run()
-    assert len(LatentsIndex.model_validate_json(artifacts[LATENTS]["index.json"]).shards) == len(seen) > 12
+    assert pa.ipc.open_file(artifacts[LATENTS]["index.arrow"]).read_all().num_rows == len(seen) > 12
     assert len(seen[0]) == 1 and all(one == seen[0] for one in seen)
 
 
@@ -225,7 +225,7 @@ def test_a_job_started_again_makes_only_the_missing_shards(
 
 def test_a_finished_encoding_is_not_done_again(world: World, encoded: Path) -> None:
     for part in (LATENTS, REFERENCE):
-        for path in (encoded / part).glob("*.json"):
+        for path in (path for path in (encoded / part).iterdir() if path.suffix in (".json", ".arrow")):
             world.s3.client.put_object(Bucket=s3_server.BUCKET, Key=f"first/{part}/{path.name}", Body=path.read_bytes())
     published = world.encode("first").published()
     assert published is not None
@@ -345,10 +345,11 @@ class Job:
             written = list((self.world.folder / self.name / "processing" / "output" / part).iterdir())
             files = {
                 path.name
-                for path in (encoded / part).glob("*.json")
+                for path in (encoded / part).iterdir()
+                if path.suffix in (".json", ".arrow")
                 if ".verified" not in path.name and path.name != IDENTITY_FILE
             }
-            assert {path.name for path in written} == files - {IDENTITY_FILE}
+            assert {path.name for path in written} == files
             for path in written:
                 assert path.read_bytes() == (encoded / part / path.name).read_bytes()
 

@@ -18,11 +18,11 @@ from params.programs import EncodeSettings
 from steps.artifact import RECORDS_FOLDER, Identity, PartRecord
 from steps.data.encoding.buckets import Size
 from steps.data.encoding.plan import EncodePlan, PlannedShard
+from steps.data.latents.latents_index import index_bytes
 from steps.data.latents.latents_manifest import (
     FORMAT_VERSION,
     BuiltShard,
     LatentsBucket,
-    LatentsIndex,
     LatentsManifest,
     build_shard,
 )
@@ -193,8 +193,8 @@ def latents_artifact(
     models: ModelFacts,
     source_manifest_digest: str,
     captions_manifest_digest: str = "",
-) -> tuple[LatentsManifest, LatentsIndex]:
-    """Return manifest and index of all shards, in the order of the plan. Raises StepError where a check fails."""
+) -> tuple[LatentsManifest, bytes]:
+    """Return the manifest, and the index's content, in the order of the plan. Raises StepError where a check fails."""
     found = statistics([record for record in records if record.shard.listed.split == TRAIN_SPLIT])
     check_statistics(found, models.scaling_factor, models.shift_factor)
     manifest = LatentsManifest(
@@ -217,7 +217,7 @@ def latents_artifact(
         **settings.model_dump(include={"resolution_px", "caption_embeddings", "precision", "rows_per_block"}),
         **{name: value for name, value in vars(models).items() if name in LatentsManifest.model_fields},
     )
-    return manifest, LatentsIndex(shards=tuple(record.shard.indexed for record in records))
+    return manifest, index_bytes(record.shard.indexed for record in records)
 
 
 def _buckets(plan: EncodePlan, models: ModelFacts) -> tuple[LatentsBucket, ...]:

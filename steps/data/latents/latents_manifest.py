@@ -1,4 +1,4 @@
-"""What manifest.json and index.json of the latents artifact hold, and the shards of blocks that they tell of.
+"""What manifest.json and the index of the latents artifact hold, and the shards of blocks that they tell of.
 
 A shard is a WebDataset tar, built in memory (some 136 MB) so that its digests are known before it is uploaded.
 """
@@ -130,7 +130,7 @@ class IndexedShard(Model):
 
 
 class LatentsIndex(Model):
-    """Every block of the artifact."""
+    """Every block of the artifact: index.json of earlier releases."""
 
     shards: tuple[IndexedShard, ...]
     """In the order of their rows."""

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 Rows = npt.NDArray[np.int64]
 
-# More lanes mix better and serve more ranks without sharing; each rank holds lanes / ranks x window_blocks blocks.
+# More lanes mix better and serve more ranks without sharing; each rank holds lanes / ranks x window_blocks blocks. They
+# are part of the order: a training that goes on needs those that it began with.
 MAX_LANES: Final = 256
 WINDOW_BLOCKS: Final = 2
 
@@ -63,24 +64,22 @@ class SampleOrder:
         *,
         global_batch_size: int = 1,
         block_rows: Sequence[int] | Rows | None = None,
-        lanes: int | None = None,
+        max_lanes: int = MAX_LANES,
         window_blocks: int = WINDOW_BLOCKS,
         stream: int = 0,
     ) -> None:
         """Prepare the order; streams of one seed are shuffled each in its own way. Raises ValueError for an unfit size.
 
-        `block_rows` are the rows of each block on disk (none: every row is its own block); `lanes` must divide
-        `global_batch_size` (none: its largest divisor up to 256).
+        `block_rows` are the rows of each block on disk (none: every row is its own block); of lanes there are as many
+        as the largest divisor of `global_batch_size` up to `max_lanes`.
         """
         sizes = np.ones(count, np.int64) if block_rows is None else np.asarray(block_rows, np.int64)
         if count < 1 or int(sizes.sum()) != count or int(sizes.min()) < 1:
             raise ValueError(f"blocks of {int(sizes.sum())} rows do not make {count} rows, at least 1 in each")
-        if global_batch_size < 1 or window_blocks < 1 or seed < 0:
-            raise ValueError("global_batch_size and window_blocks must be at least 1, and seed at least 0")
+        if min(global_batch_size, window_blocks, max_lanes) < 1 or seed < 0:
+            raise ValueError("global_batch_size, window_blocks and max_lanes must be at least 1, and seed at least 0")
         self.count, self.seed, self.global_batch_size = count, seed, global_batch_size
-        self.lanes = largest_divisor(global_batch_size, MAX_LANES) if lanes is None else lanes
-        if self.lanes < 1 or global_batch_size % self.lanes:
-            raise ValueError(f"lanes: {lanes} does not divide the global batch of {global_batch_size}")
+        self.lanes = largest_divisor(global_batch_size, max_lanes)
         self.window_blocks = window_blocks
         self._stream = (stream,) if stream else ()
         self._sizes = sizes

@@ -4,13 +4,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from steps.data.latents.block import MAX_HEADER_BYTES, Array, BlockError, Field, digest, parse_layout
-from steps.data.latents.latents_manifest import LatentsIndex
+from steps.data.latents.latents_index import of_split
 from steps.data.latents.order import Rows
 from steps.data.loading.blocks import MAX_LOST_FRACTION, BlockRows, Blocks, Tensors
 from steps.data.storage import Storage
@@ -33,38 +33,36 @@ class BlockTable(BlockRows):
     """Where the blocks of a split are."""
 
     names: tuple[str, ...]
-    shards: npt.NDArray[np.int32]
+    shard_starts: Rows
+    """The first block of each shard."""
     offsets: Rows
     """First byte in the shard."""
-    sizes: Rows
+    sizes: npt.NDArray[np.int32]
     digests: npt.NDArray[np.uint64]
 
     def shard(self, block: int) -> str:
         """Return the name of the shard that holds a block."""
-        return self.names[int(self.shards[block])]
+        return self.names[int(np.searchsorted(self.shard_starts, block, side="right")) - 1]
 
     def name(self, block: int) -> str:
         """Return what people call a block."""
         return f"{self.shard(block)} at byte {int(self.offsets[block])}"
 
 
-def block_table(index: LatentsIndex, split: str) -> BlockTable:
-    """Return the blocks of a split."""
-    shards = [shard for shard in index.shards if shard.split == split]
-    counts = [len(shard.block_rows) for shard in shards]
+def block_table(index: Any, split: str) -> BlockTable:
+    """Return the blocks of a split of an index (latents_index), in its memory."""
+    part = of_split(index, split)
+    buckets, counts = part["bucket"].to_numpy(), part["offsets"].value_lengths().to_numpy()
+    one_shape = len(set(buckets.tolist())) == 1
     return BlockTable(
-        names=tuple(shard.name for shard in shards),
-        shards=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-        buckets=np.repeat(np.array([shard.bucket for shard in shards], np.int32), counts),
-        rows=_column([shard.block_rows for shard in shards]),
-        offsets=_column([shard.offsets for shard in shards]),
-        sizes=_column([shard.sizes for shard in shards]),
-        digests=np.array([int(text, 16) for shard in shards for text in shard.xxh3], dtype=np.uint64),
+        names=tuple(part["name"].to_pylist()),
+        shard_starts=np.cumsum(counts, dtype=np.int64) - counts,
+        buckets=np.broadcast_to(buckets[0], counts.sum()) if one_shape else np.repeat(buckets, counts),
+        rows=part["block_rows"].flatten().to_numpy(),
+        offsets=part["offsets"].flatten().to_numpy(),
+        sizes=part["sizes"].flatten().to_numpy(),
+        digests=part["xxh3"].flatten().to_numpy(),
     )
-
-
-def _column(lists: list[tuple[int, ...]]) -> Rows:
-    return np.concatenate([np.asarray(values, dtype=np.int64) for values in lists] or [np.empty(0, np.int64)])
 
 
 class BlockReader(Blocks):
@@ -157,7 +155,7 @@ def _shaped(fields: tuple[Field, ...], latent_shape: tuple[int, int, int]) -> tu
 def _fields(files: Storage, table: BlockTable) -> tuple[Field, ...]:
     """Return the tensors of every block, by the first sound one of a few shards. Raises StepError where none is."""
     failure = ""
-    for block in np.unique(table.shards, return_index=True)[1][:_TRIED_SHARDS].tolist():
+    for block in table.shard_starts[:_TRIED_SHARDS].tolist():
         content = bytearray(int(table.sizes[block]))
         try:
             files.read_into(table.shard(block), int(table.offsets[block]), memoryview(content))

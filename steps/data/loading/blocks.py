@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +28,15 @@ Tensors = Mapping[str, Array]
 class BlockRows:
     """How many rows each block of a split has, in their order."""
 
-    rows: Rows
+    rows: npt.NDArray[np.signedinteger[Any]]
     buckets: npt.NDArray[np.int32]
     """Whose rows it holds; never decreasing."""
 
     @cached_property
     def first_rows(self) -> Rows:
         """Row of the split with which each block begins."""
-        return np.cumsum(self.rows) - self.rows
+        first_rows: Rows = np.cumsum(self.rows, dtype=np.int64) - self.rows
+        return first_rows
 
     @cached_property
     def count(self) -> int:

@@ -1,14 +1,15 @@
 """The latents artifact: what encode writes and training reads.
 
-Reads a folder (an FSx mount, a fast file mode channel, a disk) or an s3:// prefix with manifest.json, index.json and
+Reads a folder (an FSx mount, a fast file mode channel, a disk) or an s3:// prefix with manifest.json, index.arrow and
 the shards that they list; nothing is looked for that they do not list. Writes nothing. Opening costs one index,
 however many shards there are; rows are read a block at a time.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ from pydantic import ValidationError
 
 from params.arguments import describe
 from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
-from params.model import Model
-from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsIndex, LatentsManifest
-from steps.data.latents.order import Rows, SampleOrder
+from steps.data.latents.latents_index import read_index
+from steps.data.latents.latents_manifest import FORMAT_VERSION, LatentsManifest
+from steps.data.latents.order import MAX_LANES, Rows, SampleOrder
 from steps.data.loading.batch_ring import LoadedBatch, empty
 from steps.data.loading.block_reader import BlockReader, BlockTable, block_table
 from steps.data.loading.blocks import MAX_LOST_FRACTION, Tensors
@@ -29,8 +30,6 @@ from steps.errors import StepError
 # Rows that are read one after the other need few blocks in memory.
 KEPT_BLOCKS: Final = 4
 
-M = TypeVar("M", bound=Model)
-
 
 class LatentsDataset:
     """The latents of one folder or prefix; row i of a split is its i-th sample in the order of the index."""
@@ -40,8 +39,7 @@ class LatentsDataset:
         self.location = str(location)
         self.files = Storage(self.location)
         """What blocks are read from."""
-        self.manifest = self._open(MANIFEST_FILE, LatentsManifest)
-        index = self._open(LATENTS_INDEX_FILE, LatentsIndex)
+        self.manifest, index = self._open()
         self._check(index)
         self._tables = {split: block_table(index, split) for split in self.manifest.counts}
         self._max_lost_fraction = max_lost_fraction
@@ -74,8 +72,8 @@ class LatentsDataset:
                 target.numpy()[wanted] = tensors[name][inside]
         return LoadedBatch(torch.from_numpy(rows), **batch)
 
-    def order(self, split: str, seed: int, global_batch_size: int, lanes: int | None = None) -> TrainingOrder:
-        """Return the order in which training sees a split; `lanes` as for SampleOrder."""
+    def order(self, split: str, seed: int, global_batch_size: int, max_lanes: int = MAX_LANES) -> TrainingOrder:
+        """Return the order in which training sees a split; `max_lanes` as for SampleOrder."""
         table = self.table(split)
         streams = []
         for bucket, span in self.spans(split).items():
@@ -85,7 +83,7 @@ class LatentsDataset:
                 seed,
                 global_batch_size=global_batch_size,
                 block_rows=table.rows[blocks],
-                lanes=lanes,
+                max_lanes=max_lanes,
                 stream=bucket,
             )
             streams.append(BucketStream(bucket, order, span.start, blocks.start))
@@ -114,34 +112,43 @@ class LatentsDataset:
         with self.blocks(split).read(block) as lent:
             return {name: tensor.copy() for name, tensor in lent.items()}
 
-    def _open(self, name: str, model: type[M]) -> M:
+    def _open(self) -> tuple[LatentsManifest, Any]:
+        name = MANIFEST_FILE
         try:
-            return model.model_validate_json(self.files.read(name))
+            content = self.files.read(name)
+            manifest = LatentsManifest.model_validate_json(content)
+            name = LATENTS_INDEX_FILE
+            return manifest, read_index(self.files, content)
         except OSError as error:
             reason = f"cannot be read ({error.strerror or error}): the latents were never finished"
             raise StepError(f"{self.location}/{name}: {reason}") from None
-        except ValidationError as error:
-            raise StepError(f"{self.location}/{name}: {describe(error)[:300]}") from None
+        except ValueError as error:
+            text = describe(error) if isinstance(error, ValidationError) else str(error)
+            raise StepError(f"{self.location}/{name}: {text[:300]}") from None
 
-    def _check(self, index: LatentsIndex) -> None:
-        indexed = [(shard.name, shard.split, sum(shard.block_rows)) for shard in index.shards]
+    def _check(self, index: Any) -> None:
+        counts = index["offsets"].value_lengths().to_numpy()
+        sums = np.add.reduceat(index["block_rows"].flatten().to_numpy(), np.cumsum(counts) - counts, dtype=np.int64)
+        of_shards = [index[name].to_pylist() for name in ("name", "split", "bucket")]
+        indexed = list(zip(*of_shards, sums.tolist(), strict=True))
         listed = [(shard.name, shard.split, shard.rows) for shard in self.manifest.shards]
-        totals = {split: sum(rows for _, kind, rows in indexed if kind == split) for split in self.manifest.counts}
+        totals = {split: sum(rows for _, kind, _, rows in indexed if kind == split) for split in self.manifest.counts}
         if self.manifest.format_version != FORMAT_VERSION:
             raise StepError(f"{self.location}: format {self.manifest.format_version}, this code reads {FORMAT_VERSION}")
-        if indexed != listed or totals != self.manifest.counts or not _has_buckets(index, self.manifest):
-            problem = f"{LATENTS_INDEX_FILE} does not belong to {MANIFEST_FILE}"
+        fits = [(name, split, rows) for name, split, _, rows in indexed] == listed and totals == self.manifest.counts
+        if not fits or not _has_buckets(indexed, self.manifest):
+            problem = f"the index does not belong to {MANIFEST_FILE}"
             raise StepError(f"{self.location}: {problem}; run encode again")
 
 
-def _has_buckets(index: LatentsIndex, manifest: LatentsManifest) -> bool:
+def _has_buckets(indexed: Sequence[tuple[str, str, int, int]], manifest: LatentsManifest) -> bool:
     """Return whether the shards of each split are in the order of the manifest's buckets, and as large."""
     for split in manifest.counts:
-        buckets = [shard.bucket for shard in index.shards if shard.split == split]
+        buckets = [bucket for _, kind, bucket, _ in indexed if kind == split]
         if buckets != sorted(buckets) or not set(buckets) <= set(range(len(manifest.latent_shapes))):
             return False
-    indexed: Counter[tuple[str, int]] = Counter()
-    for shard in index.shards:
-        indexed[shard.split, shard.bucket] += sum(shard.block_rows)
+    found: Counter[tuple[str, int]] = Counter()
+    for _, split, bucket, rows in indexed:
+        found[split, bucket] += rows
     listed = {(split, n): rows for n, b in enumerate(manifest.buckets) for split, rows in b.counts.items() if rows}
-    return not manifest.buckets or indexed == listed
+    return not manifest.buckets or found == listed

@@ -20,7 +20,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
+from params.layout import LATENTS_FORMER_INDEX_FILE, LATENTS_INDEX_FILE, MANIFEST_FILE
 from steps.container import Cluster
 from steps.data.latents.latents_manifest import LatentsManifest
 from steps.errors import StepError
@@ -68,7 +68,8 @@ def late_files(folder: Path) -> list[str]:
         # Whoever opens it says what is wrong with it.
         return []
     sizes = {shard.name: shard.bytes for shard in manifest.shards}
-    missing = [name for name in (LATENTS_INDEX_FILE, *sizes) if name not in names]
+    index = LATENTS_FORMER_INDEX_FILE if LATENTS_FORMER_INDEX_FILE in names else LATENTS_INDEX_FILE
+    missing = [name for name in (index, *sizes) if name not in names]
     if missing:
         return missing
     with ThreadPoolExecutor(READERS) as readers:

@@ -22,7 +22,7 @@ from steps.container import Container
 from steps.data.encoding.decoding import ShardsSource, decode, planned_samples
 from steps.data.encoding.encoder_settings import EncoderSettings
 from steps.data.latents.block import Array, BlockError, Field
-from steps.data.latents.order import Rows, SampleOrder
+from steps.data.latents.order import MAX_LANES, Rows, SampleOrder
 from steps.data.loading.blocks import MAX_LOST_FRACTION, BlockRows, Blocks, Tensors
 from steps.data.loading.bucket_order import BucketStream, TrainingOrder
 from steps.data.loading.loader import PREFETCHED_BATCHES, LatentsLoader, Share
@@ -197,10 +197,13 @@ class OnlineBlocks(Blocks):
         return answer
 
 
-def online_loader(blocks: Blocks, seed: int, global_batch_size: int, share: Share, blocks_ahead: int) -> LatentsLoader:
+def online_loader(
+    blocks: Blocks, seed: int, global_batch_size: int, share: Share, blocks_ahead: int, max_lanes: int = MAX_LANES
+) -> LatentsLoader:
     """Return the loader of a rank that has up to `blocks_ahead` blocks made at a time."""
     rows = blocks.table.rows
-    order = SampleOrder(blocks.table.count, seed, global_batch_size=global_batch_size, block_rows=rows)
+    sizes = {"global_batch_size": global_batch_size, "max_lanes": max_lanes}
+    order = SampleOrder(blocks.table.count, seed, block_rows=rows, **sizes)
     batch_rows = global_batch_size // share.world_size
     ahead = PREFETCHED_BATCHES + -(-blocks_ahead * int(rows.max()) // batch_rows)
     whole = TrainingOrder([BucketStream(0, order, 0, 0)])

@@ -131,6 +131,12 @@ def test_the_published_arithmetic_of_the_state_holds() -> None:
         state_bytes(SD2.denoiser_parameters, SD2.denoiser_matrix_parameters, matrices, 8)
         == 20 * SD2.denoiser_parameters - saved
     )
+    # And that one on every rank.
+    both = matrices.model_copy(update={"shard_optimizer": True})
+    assert (
+        state_bytes(SD2.denoiser_parameters, SD2.denoiser_matrix_parameters, both, 8)
+        == (8 + 12 / 8) * SD2.denoiser_parameters + saved - 2 * saved / 8
+    )
 
 
 @given(size=st.integers(1, 512), side_px=st.sampled_from([256, 384, 512, 768]))

@@ -74,6 +74,15 @@ def test_more_reads_than_s3_answers_are_told_of_where_s3_is_read() -> None:
     assert "encode.rows_per_block" not in found(at(3_300_000, "s3_direct"), **hosts)
 
 
+def test_more_ranks_than_lanes_read_more_than_they_use_and_are_told_so() -> None:
+    finding = found(at(3_300_000), TrainingInstanceCount="64")["train.max_lanes"]
+    assert not finding.blocking and "512 ranks share 256 lanes, and each reads 2.0 times" in finding.problem
+    assert "set it to 512" in finding.fix
+    assert "train.max_lanes" not in found(at(3_300_000), TrainingInstanceCount="32")
+    wide = changed(data={"rows": 3_300_000}, train={"max_lanes": 512})
+    assert "train.max_lanes" not in found(wide, TrainingInstanceCount="64")
+
+
 @given(st.integers(1, 3_000_000_000), st.sampled_from([64, 256, 1024]), st.integers(1, 200_000))
 def test_what_a_finding_says_to_set_is_no_finding(rows: int, block: int, shard: int) -> None:
     asked = at(rows, rows_per_block=block, rows_per_shard=shard)

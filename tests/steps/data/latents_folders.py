@@ -7,7 +7,8 @@ import numpy as np
 
 from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
-from steps.data.latents.latents_manifest import BuiltShard, LatentsBucket, LatentsIndex, LatentsManifest, build_shard
+from steps.data.latents.latents_index import index_bytes
+from steps.data.latents.latents_manifest import BuiltShard, LatentsBucket, LatentsManifest, build_shard
 
 LATENT_SHAPE = (4, 2, 2)
 # Of the buckets, where there are some.
@@ -57,8 +58,7 @@ def write_latents(
             (folder / name).write_bytes(content)
             built.append(shard)
     counts = {split: sum(map(sum, sizes)) for split, sizes in layout.items()}
-    index = LatentsIndex(shards=tuple(shard.indexed for shard in built))
-    (folder / LATENTS_INDEX_FILE).write_text(index.model_dump_json())
+    (folder / LATENTS_INDEX_FILE).write_bytes(index_bytes(shard.indexed for shard in built))
     made = manifest(built, counts, embeddings)
     if buckets:
         made = made.model_copy(update={"buckets": buckets_of(built, BUCKET_SHAPES)})

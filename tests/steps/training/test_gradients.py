@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from params.programs import TrainArguments
 from steps.training.gradients import Gradients
 from steps.training.ranks import World
+from steps.training.state import TrainingState
 
 WORLD = World(rank=0, size=2, local_rank=0, device=torch.device("cpu"))
 
@@ -34,26 +37,55 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         future.set_result([tensor])
         return SimpleNamespace(get_future=lambda: future)
 
+    def reduce_scatter(own: torch.Tensor, tensor: torch.Tensor, async_op: bool) -> Any:
+        found.append(tensor.numel())
+        return SimpleNamespace(wait=lambda: None)
+
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(dist, "reduce_scatter_single", reduce_scatter)
     return found
 
 
 @pytest.mark.usefixtures("another_rank")
 @pytest.mark.parametrize("accumulation_steps", [1, 4])
-def test_only_the_last_micro_batch_of_a_step_sends_them(accumulation_steps: int, sent: list[int]) -> None:
+@pytest.mark.parametrize("divided", [False, True])
+def test_only_the_last_micro_batch_of_a_step_sends_them(
+    accumulation_steps: int, divided: bool, sent: list[int]
+) -> None:
     unet = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
-    gradients = Gradients(unet, WORLD, accumulation_steps)
+    arguments = TrainArguments(shard_optimizer=divided)
+    state = TrainingState(unet, arguments, WORLD)
+    gradients = Gradients(state, WORLD, arguments, accumulation_steps)
+    assert isinstance(gradients.forward, DistributedDataParallel) is not divided
     for _ in range(3):
         sent.clear()
         gradients.clear()
         for index in range(accumulation_steps):
-            with gradients.accumulating(last=index == accumulation_steps - 1):
+            last = index == accumulation_steps - 1
+            with gradients.accumulating(last):
                 torch.autograd.backward(gradients.forward(torch.ones(4, 3)).sum())
-        gradients.sum.note_end()
-        assert sum(sent) == sum(parameter.numel() for parameter in unet.parameters())
-    assert gradients.sum.take_waited_s() >= 0
+            assert len(sent) == last
+        gradients.note_end()
+        parameters = sum(parameter.numel() for parameter in unet.parameters())
+        assert sent == ([len(buffer.gradients) for buffer in state.buffers] or [parameters])
+    assert gradients.take_waited_s() >= 0
     weight = next(unet.parameters())
     assert weight.grad is not None
     # Summed over the micro-batches, and not averaged over the ranks as DDP itself would.
+    total = weight.grad.clone()
     once = torch.autograd.grad(unet(torch.ones(4, 3)).sum(), weight)[0]
-    torch.testing.assert_close(weight.grad, accumulation_steps * once)
+    torch.testing.assert_close(total, accumulation_steps * once)
+
+
+@pytest.mark.usefixtures("another_rank")
+def test_a_weight_without_a_gradient_holds_nothing_up(sent: list[int]) -> None:
+    network = torch.nn.ModuleList([torch.nn.Linear(3, 5), torch.nn.Linear(3, 2)])
+    arguments = TrainArguments(shard_optimizer=True)
+    state = TrainingState(network, arguments, WORLD)
+    gradients = Gradients(state, WORLD, arguments)
+    with gradients.accumulating(last=True):
+        torch.autograd.backward(network[0](torch.ones(4, 3)).sum())
+    assert not sent
+    gradients.note_end()
+    assert len(sent) == 1
+    assert state.parameters[2].grad is not None and not state.parameters[2].grad.any()

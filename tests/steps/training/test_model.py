@@ -3,16 +3,22 @@
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from params.programs import TrainArguments
 from steps.data.loading.latents import LatentsDataset, LatentsManifest
 from steps.errors import StepError
 from steps.model.families import unet as unets
 from steps.model.families.unet import UNet
+from steps.training.gradients import Gradients
 from steps.training.model import _set_up, build_network
+from steps.training.ranks import World
+from steps.training.state import TrainingState
 
 UNET = UNet()
 CPU = torch.device("cpu")
@@ -130,12 +136,53 @@ class Countable(torch.nn.Module):
         super().compile(dynamic=False, backend=backend)
 
 
-def test_every_shape_of_a_bucket_has_a_compiled_graph_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_shape_of_a_bucket_has_a_compiled_graph_of_its_own() -> None:
     """By itself torch gives up after eight of them, and goes on without."""
-    monkeypatch.setattr(importlib.import_module("torch._dynamo.config"), "recompile_limit", 8)
+    config: Any = importlib.import_module("torch._dynamo.config")
     unet, shapes = Countable(), [(2 + number, 20 - number) for number in range(12)]
-    _set_up(unet, ARGUMENTS.model_copy(update={"compile": True}), len(shapes))
-    for _ in range(2):
-        for height, width in shapes:
-            unet(torch.zeros(1, 1, height, width))
+    with config.patch(recompile_limit=8):
+        _set_up(unet, ARGUMENTS.model_copy(update={"compile": True}), len(shapes))
+        for _ in range(2):
+            for height, width in shapes:
+                unet(torch.zeros(1, 1, height, width))
     assert unet.graphs == len(shapes)
+
+
+class Layers(torch.nn.Module):
+    """Three matrices of 1.4 MiB; torch makes the first piece, whose gradients are there first, of 1 MiB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(600, 600) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute something."""
+        for layer in self.layers:
+            x = layer(x).sin()
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("divided", [False, True])
+@pytest.mark.parametrize(("bucket_mb", "expected"), [(1, 3), (100, 2)])
+def test_of_several_ranks_a_compiled_network_is_cut_where_gradients_are_sent(
+    monkeypatch: pytest.MonkeyPatch, divided: bool, bucket_mb: int, expected: int
+) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def compiled(graph: torch.fx.GraphModule, *_: object, **__: object) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compiled)
+    network, world = Layers(), World(rank=0, size=2, local_rank=0, device=CPU)
+    changes = {"compile": True, "gradient_bucket_mb": bucket_mb, "shard_optimizer": divided}
+    arguments = ARGUMENTS.model_copy(update=changes)
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        _set_up(network, arguments, 1)
+        Gradients(TrainingState(network, arguments, world), world, arguments).forward(torch.zeros(1, 600))
+    finally:
+        dist.destroy_process_group()
+    assert len(graphs) == expected

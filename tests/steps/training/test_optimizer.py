@@ -6,8 +6,9 @@ from torch import Tensor
 
 from params.programs import TrainArguments
 from steps.errors import StepError
+from steps.training.flat_buffers import whole_parts
 from steps.training.ranks import World
-from steps.training.state import OPTIMIZER, Optimizer, TrainingState, by_muon, first_moments, is_matrix
+from steps.training.state import OPTIMIZER, Optimizer, TrainingState, first_moments, is_matrix
 from tests.steps.training.test_optimizer_step import Linear, NoReading
 from tests.steps.training.tiny_model import tiny_unet
 
@@ -26,6 +27,11 @@ def parameters() -> dict[str, torch.nn.Parameter]:
         "conv_out.weight": (2, 4, 3, 3),
     }
     return {name: torch.nn.Parameter(torch.randn(shape)) for name, shape in shapes.items()}
+
+
+def muon_optimizer(of: dict[str, torch.nn.Parameter]) -> Optimizer:
+    matrices = [place for place, one in enumerate(of.items()) if is_matrix(*one)]
+    return Optimizer(whole_parts(list(of.values())), matrices, MUON)
 
 
 def give_gradients(of: dict[str, torch.nn.Parameter], seed: int) -> None:
@@ -47,12 +53,11 @@ def test_muon_has_the_matrices_inside_the_blocks_and_adamw_the_rest() -> None:
     assert all(named[name].ndim == 2 for name in matrices)
     left = {name for name, parameter in named.items() if parameter.ndim == 2} - matrices
     assert left == {"time_embedding.linear_1.weight", "time_embedding.linear_2.weight"}
-    assert not any(by_muon(name, parameter, TrainArguments()) for name, parameter in named.items())
 
 
 def test_each_step_is_torchs_own_at_one_learning_rate() -> None:
     ours, theirs = parameters(), parameters()
-    optimizer = Optimizer(ours, MUON)
+    optimizer = muon_optimizer(ours)
     matrices = [parameter for name, parameter in theirs.items() if is_matrix(name, parameter)]
     others = [parameter for name, parameter in theirs.items() if not is_matrix(name, parameter)]
     muon = torch.optim.Muon(matrices, weight_decay=0.03, adjust_lr_fn="match_rms_adamw")
@@ -69,7 +74,7 @@ def test_each_step_is_torchs_own_at_one_learning_rate() -> None:
     for reference in (muon, adamw):
         for parameter, expected in reference.state.items():
             (name,) = (name for name, one in theirs.items() if one is parameter)
-            moments = optimizer.moments[ours[name]]
+            moments = optimizer.moments[list(ours).index(name)]
             assert moments.keys() == expected.keys()
             assert all(torch.equal(moments[key], expected[key]) for key in moments), name
 
@@ -77,7 +82,7 @@ def test_each_step_is_torchs_own_at_one_learning_rate() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_skipped_step_changes_no_weight_and_no_moment(value: float) -> None:
     of = parameters()
-    optimizer = Optimizer(of, MUON)
+    optimizer = muon_optimizer(of)
     give_gradients(of, 1)
     optimizer.step(0.1, torch.zeros(()))
     before = everything(optimizer, of)
@@ -93,7 +98,7 @@ def test_a_skipped_step_changes_no_weight_and_no_moment(value: float) -> None:
 
 def test_a_step_reads_nothing_from_the_device() -> None:
     of = parameters()
-    optimizer = Optimizer(of, MUON)
+    optimizer = muon_optimizer(of)
     give_gradients(of, 1)
     with NoReading():
         optimizer.step(0.1, torch.zeros(()))
@@ -101,7 +106,7 @@ def test_a_step_reads_nothing_from_the_device() -> None:
 
 def test_a_rank_may_keep_matrices_alone() -> None:
     of = {name: parameter for name, parameter in parameters().items() if is_matrix(name, parameter)}
-    optimizer = Optimizer(of, MUON)
+    optimizer = muon_optimizer(of)
     before = everything(optimizer, of)
     give_gradients(of, 1)
     optimizer.step(0.1, torch.zeros(()))
@@ -111,7 +116,7 @@ def test_a_rank_may_keep_matrices_alone() -> None:
 def test_a_checkpoint_names_the_moments_of_each_parameter() -> None:
     unet = tiny_unet()
     by_adamw, muon = (
-        TrainingState(unet, arguments, WORLD).tensors()[OPTIMIZER] for arguments in (TrainArguments(), MUON)
+        TrainingState(unet, arguments, WORLD).expected()[OPTIMIZER] for arguments in (TrainArguments(), MUON)
     )
     names = [name for name, _ in unet.named_parameters()]
     assert set(by_adamw) == {f"{key}.{name}" for name in names for key in ("step", "exp_avg", "exp_avg_sq")}
@@ -125,11 +130,11 @@ def test_a_checkpoint_names_the_moments_of_each_parameter() -> None:
 
 def test_a_snapshot_without_copies_is_the_live_state() -> None:
     state = TrainingState(tiny_unet(), MUON, WORLD)
-    live, copied, own = state.snapshot(copied=False), state.snapshot(), state.tensors()
-    for group, tensors in own.items():
-        for name, tensor in tensors.items():
-            assert live[group][name].data_ptr() == tensor.data_ptr() != copied[group][name].data_ptr()
-            assert torch.equal(copied[group][name], tensor)
+    live, again, copied = state.snapshot(copied=False), state.snapshot(copied=False), state.snapshot()
+    for group, tensors in state.expected().items():
+        for name in tensors:
+            assert live[group][name].data_ptr() == again[group][name].data_ptr() != copied[group][name].data_ptr()
+            assert torch.equal(copied[group][name], live[group][name])
 
 
 def test_muon_without_a_matrix_to_train_is_refused() -> None:

@@ -50,7 +50,7 @@ def step_with(
     in_place: bool = False,
 ) -> tuple[OptimizerStep, TrainingState]:
     state = TrainingState(Linear(), arguments, WORLD)
-    gradients = Gradients(state.network, WORLD, plan.accumulation_steps, in_place)
+    gradients = Gradients(state, WORLD, arguments.model_copy(update={"cuda_graphs": in_place}))
     return OptimizerStep(arguments, plan, state, gradients, objective or LinearObjective()), state
 
 
@@ -116,7 +116,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(value: float) -> None:
 
 def test_the_state_begins_as_the_optimizers_own() -> None:
     _, state = step_with(batch_plan(8, 8, 1))
-    prepared = {key: (value.shape, value.dtype) for key, value in state.optimizer.moments[state.parameters[0]].items()}
+    prepared = {key: (value.shape, value.dtype) for key, value in state.optimizer.moments[0].items()}
     model = Linear()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     model.weight.grad = torch.ones(2, dtype=torch.float64)

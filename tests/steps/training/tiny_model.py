@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from params.layout import HELDOUT_SPLIT, LATENTS_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
+from params.layout import HELDOUT_SPLIT, LATENTS_FORMER_INDEX_FILE, LATENTS_SHARD_PATTERN, MANIFEST_FILE, TRAIN_SPLIT
 from steps.data.latents.block import Array, to_bytes
 from steps.data.latents.latents_manifest import BuiltShard, LatentsIndex, LatentsManifest, build_shard
 from steps.model.digest import encoder_digests, folder_family
@@ -100,7 +100,9 @@ def write_latents(
             content, shard = build_shard(name, split, map(to_bytes, tensors), bucket)
             (folder / name).write_bytes(content)
             built.append(shard)
-    (folder / LATENTS_INDEX_FILE).write_text(LatentsIndex(shards=tuple(s.indexed for s in built)).model_dump_json())
+    (folder / LATENTS_FORMER_INDEX_FILE).write_text(
+        LatentsIndex(shards=tuple(s.indexed for s in built)).model_dump_json()
+    )
     times = len(buckets) or 1
     counts = {TRAIN_SPLIT: times * train, HELDOUT_SPLIT: times * heldout}
     made = _manifest(pretrained, built, counts, embeddings, shape).model_copy(update={"caption_length": caption_length})

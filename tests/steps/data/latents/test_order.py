@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.data.latents.order import SampleOrder, largest_divisor
+from params.programs import TrainArguments
+from steps.data.latents.order import MAX_LANES, SampleOrder, largest_divisor
 from tests.steps.data.rows_of_order import rows_of
 
 block_sizes = st.lists(st.integers(1, 9), min_size=1, max_size=30)
@@ -75,7 +76,7 @@ def test_stretches_hold_what_they_say_from_any_batch_on(
 ) -> None:
     count, batches = sum(blocks), 12
     lanes = data.draw(st.sampled_from([n for n in range(1, batch + 1) if batch % n == 0]))
-    order = SampleOrder(count, 3, global_batch_size=batch, block_rows=blocks, lanes=lanes, window_blocks=window)
+    order = SampleOrder(count, 3, global_batch_size=batch, block_rows=blocks, max_lanes=lanes, window_blocks=window)
     starts = np.cumsum(blocks) - blocks
     for lane in range(lanes):
         for stretch in order.stretches(lane, first_batch):
@@ -87,6 +88,32 @@ def test_stretches_hold_what_they_say_from_any_batch_on(
     assert (
         rows_of(order, first_batch * batch, batches * batch).tolist() == from_the_first[first_batch * batch :].tolist()
     )
+
+
+@pytest.mark.parametrize("ranks", [64, 512, 1024])
+@pytest.mark.parametrize("batch", [2048, 4096])
+def test_a_rank_reads_what_it_uses_where_there_are_as_many_lanes(ranks: int, batch: int) -> None:
+    rows = 256
+    order = SampleOrder(rows * 100_000, 1, global_batch_size=batch, block_rows=[rows] * 100_000, max_lanes=ranks)
+    share, first_batch = batch // ranks, 1000
+    last_batch = first_batch + 64 * 512 // share
+    read = used = 0
+    for rank in (0, 1, ranks // 2, ranks - 1):
+        first = rank * share
+        for lane in range(first // order.lane_rows, (first + share - 1) // order.lane_rows + 1):
+            for stretch in order.stretches(lane, first_batch):
+                if stretch.batches[0] >= last_batch:
+                    break
+                places = stretch.places - first
+                own = (places >= 0) & (places < share) & (stretch.batches < last_batch)
+                used += int(own.sum())
+                read += rows * len(stretch.blocks) * bool(own.any())
+    assert read <= 1.1 * used
+
+
+def test_a_training_that_says_nothing_keeps_its_lanes() -> None:
+    """They are part of the order: trainings of earlier releases go on in theirs."""
+    assert SampleOrder(4096, 0, global_batch_size=2048).lanes == TrainArguments().max_lanes == MAX_LANES == 256
 
 
 def test_a_stretch_spans_few_batches() -> None:
@@ -104,8 +131,8 @@ def test_two_billion_rows_open_without_a_permutation_of_rows() -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="do not make 10 rows"):
         SampleOrder(10, 0, block_rows=[4, 4])
-    with pytest.raises(ValueError, match="lanes: 3 does not divide"):
-        SampleOrder(10, 0, global_batch_size=4, lanes=3)
+    with pytest.raises(ValueError, match="max_lanes must be at least 1"):
+        SampleOrder(10, 0, global_batch_size=4, max_lanes=0)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from params.layout import LATENTS_INDEX_FILE, MANIFEST_FILE
-from steps.data.latents.latents_manifest import LatentsManifest
+from params.layout import LATENTS_FORMER_INDEX_FILE, LATENTS_INDEX_FILE, MANIFEST_FILE
+from steps.data.latents.latents_index import index_bytes
+from steps.data.latents.latents_manifest import LatentsIndex, LatentsManifest
 from steps.data.loading import lustre as module
 from steps.data.loading.lustre import late_files, wait_for_files
 from steps.errors import StepError
@@ -18,7 +19,12 @@ from tests.steps.training.tiny_model import write_latents, write_pretrained
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("latents")
-    return write_latents(folder / "latents", write_pretrained(folder / "pretrained"))
+    latents = write_latents(folder / "latents", write_pretrained(folder / "pretrained"))
+    former = latents / LATENTS_FORMER_INDEX_FILE
+    index = LatentsIndex.model_validate_json(former.read_bytes())
+    (latents / LATENTS_INDEX_FILE).write_bytes(index_bytes(index.shards))
+    former.unlink()
+    return latents
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ def damage(folder: Path, shard: str, block: int, cut: bool = False) -> None:
     """Flip a byte in the middle of a block, or end the file there."""
     dataset = LatentsDataset(folder)
     blocks = dataset.table("train")
-    number = np.flatnonzero(blocks.shards == blocks.names.index(shard))[block]
+    number = int(blocks.shard_starts[blocks.names.index(shard)]) + block
     place = int(blocks.offsets[number] + blocks.sizes[number] // 2)
     content = bytearray((folder / shard).read_bytes())
     if cut:
