@@ -70,6 +70,8 @@ async def _drip(body: bytes, drip_s: float) -> AsyncIterator[bytes]:
 def server_of(application: Starlette) -> uvicorn.Server:
     """Return a silent server; clients on a drip are not waited for when it ends."""
     quiet: dict[str, Any] = {"log_config": None, "log_level": "critical", "access_log": False}
+    # By its name a later command knows that this server is the run's.
+    quiet |= {"server_header": False, "headers": [("Server", "shapes web")]}
     patience: dict[str, Any] = {"timeout_keep_alive": 30, "timeout_graceful_shutdown": 1}
     return uvicorn.Server(uvicorn.Config(application, lifespan="off", ws="none", **quiet, **patience))
 

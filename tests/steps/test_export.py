@@ -115,7 +115,7 @@ def test_a_damaged_model_and_what_exists_already_are_refused(model: Path, tmp_pa
 
 
 def test_names_of_attention_in_published_vaes_have_the_same_places(model: Path) -> None:
-    described = FolderConfigs.read(model)
+    described = FolderConfigs(model)
     unet, vae, text = (load_file(next((model / part).glob("*.safetensors"))) for part in PARTS)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     renamed = dict(vae)

@@ -59,7 +59,7 @@ def test_several_sets_are_planned_and_the_cheapest_that_meets_both_limits_is_the
     monkeypatch.undo()
     sets = ("--params", "sd2_base", "--params", "octank_100gb", "--params", "sd3_budget")
     status, text = run("plan", "--deadline", "10d", "--budget", "10k", *sets)
-    ranked = [line.split()[:2] for line in text.splitlines()[1:4]]
+    ranked = [line.split()[:2] for line in text.splitlines() if line.startswith(("sd2_base", "octank_", "sd3_"))]
     assert (status, ranked) == (0, [["octank_100gb", "yes"], ["sd3_budget", "yes"], ["sd2_base", "no"]])
     assert "sd-pipeline start --params octank_100gb" in text
 
