@@ -217,7 +217,8 @@ def plan(
         settings, definition = _definition(path)
         found = plan_of(settings, definition, fixed, days, usd, purchases, training_only, rows)
         plans.append((found, path, settings, definition))
-    planned, path, settings, definition = min(plans, key=lambda one: (one[0].best is None, one[0].choice.usd))
+    plans.sort(key=lambda one: one[0].rank)
+    planned, path, settings, definition = plans[0]
     values = {item["Name"]: item.get("DefaultValue") for item in definition["Parameters"]}
     how = (plan_page.start_line(planned, str(path), values), *plan_page.set_lines(planned, settings.train.spot))
     if out:

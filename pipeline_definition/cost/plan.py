@@ -66,6 +66,11 @@ class Plan:
         return self.best or min(self.options, key=lambda one: max(one.days / days, one.usd / usd))
 
     @property
+    def rank(self) -> tuple[bool, float]:
+        """By which plans of several parameter sets are ordered: those that keep both limits first, then by dollars."""
+        return self.best is None, self.choice.usd
+
+    @property
     def runner_up(self) -> Way | None:
         """The best that trains on another instance type; None where none keeps both limits."""
         return next(filter(self.meets, self.others), None)

@@ -31,10 +31,9 @@ OTHER_MODELS = "Every set as it is, with its own model and samples: which draws 
 
 
 def set_table(plans: Mapping[str, Plan]) -> Table:
-    """Return the choice of each parameter set, the cheapest that meets both limits first."""
-    ranked = sorted(plans.items(), key=lambda item: (item[1].best is None, item[1].choice.usd))
+    """Return the choice of each parameter set."""
     rows = []
-    for name, plan in ranked:
+    for name, plan in plans.items():
         days, usd, _, *trained = _option_row(plan, plan.choice)
         rows.append((name, "yes" if plan.best else "no", days, usd, *trained))
     headers = ("parameter set", "meets both", "days", "dollars", "trained on", "slowest step")
