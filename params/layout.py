@@ -106,7 +106,6 @@ FID_INFINITY: Final = "fid_infinity"
 FID_UNTRAINED: Final = "fid_untrained"
 FID_REAL: Final = "fid_real"
 CLIP_FID: Final = "clip_fid"
-CLIP_FID_INFINITY: Final = "clip_fid_infinity"
 KID: Final = "kid"
 # Further metrics, each where evaluate.metrics names it; precision_recall gives two.
 FID_PYTORCH: Final = "fid_pytorch"

@@ -17,14 +17,14 @@ from params import stages
 from params.arguments import hint_at, validated
 from params.cloud import Cloud
 from params.files import read_text
+from params.gate import Gate
 from params.layout import THROUGHPUT_STEP
 from params.model import Model, added
 from params.phases import LaterPhase, Phase, phases_of
 from params.programs import DRAWING, ServeArguments
+from params.strict_yaml import StrictLoader
 
 ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
-# A parameter set is four levels deep; Python's own stack ends near a thousand.
-MAX_DEPTH: Final = 20
 # Keys of an earlier release, and what became of them.
 GONE: Final = {"tune.keep_alive_s": "a tuning job runs its trials on the hosts that it has, and asks for no warm pool"}
 # What AWS allows in the tags of every service: https://docs.aws.amazon.com/tag-editor/latest/userguide/tagging.html
@@ -99,45 +99,6 @@ class Data(Model):
     reference_uri: str = ""
     """Pictures and captions to judge against in place of those that Encode held out, such as COCO's: the reference that
     Encode wrote for another data set."""
-
-
-class Gate(Model):
-    """What a model must reach to be registered and deployed."""
-
-    max_fid: float = Field(90.0, ge=0)
-    """Largest FID (MLPerf Training's target)."""
-    min_clip_score: float = Field(0.15, ge=-1, le=1)
-    """Smallest CLIP score, as a cosine (MLPerf Training's target)."""
-    max_fid_above_pretrained: float | None = None
-    """By how much the FID may be above the generic pretrained model's on the same prompts, judged on the difference's
-    upper bound (95 %); null: not asked."""
-    max_clip_score_below_pretrained: float | None = None
-    """By how much the CLIP score may be below the generic pretrained model's, judged likewise; null: not asked."""
-    max_fid_above_approved: float | None = None
-    """By how much the FID may be above the approved model's on the same prompts, judged likewise; null: not asked."""
-    max_clip_score_below_approved: float | None = None
-    """By how much the CLIP score may be below the approved model's, judged likewise; null: not asked."""
-    max_copies: float | None = added(None, ge=0, le=1)
-    """Largest share of the drawn pictures that may be copies of training pictures, judged on its upper bound (95 %);
-    null: not asked. Needs encode.descriptors."""
-    min_prompt_following: float | None = added(None, ge=0, le=1)
-    """Smallest share of pictures that show what their prompt asks for, judged on its lower bound (95 %); null: not
-    asked. Needs evaluate.following."""
-
-    @property
-    def margins(self) -> tuple[float | None, ...]:
-        """By how much the model may be worse than others, in the order of `parameter_names.MARGINS`."""
-        return (
-            self.max_fid_above_pretrained,
-            self.max_clip_score_below_pretrained,
-            self.max_fid_above_approved,
-            self.max_clip_score_below_approved,
-        )
-
-    @property
-    def compares_with_pretrained(self) -> bool:
-        """Whether the generic pretrained model has to be judged, too."""
-        return self.margins[:2] != (None, None)
 
 
 class Registry(Model):
@@ -312,35 +273,6 @@ def parse_settings(text: str, source: str) -> Settings:
     if unknown := list(_unknown_keys(values, Settings, "")):
         raise SettingsError(f"{source}: " + "; ".join(unknown))
     return validated(Settings, values, source, SettingsError)
-
-
-class StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases (a few bytes of them expand to gigabytes), repeated keys and deep nesting."""
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse `*alias`, and what would only end with Python's own stack."""
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", event.start_mark)
-        if self.depth > MAX_DEPTH:
-            raise yaml.constructor.ConstructorError(None, None, "nested too deeply", event.start_mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key that stands twice: the second would win in silence."""
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def _unknown_keys(values: dict[Any, Any], model: type[Model], prefix: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from params.divisors import largest_divisor
 from params.settings import Settings
 from pipeline_definition.checks.budget import job_key
 from pipeline_definition.checks.findings import Finding
@@ -109,7 +110,7 @@ def _block_findings(settings: Settings, job: PlannedJob, work: PhaseWork, hours:
     Each rank has lanes of its own, or reads blocks of which it uses a part.
     """
     phase, ranks = settings.phase_of(job.step), job.count * job.instance.ranks
-    lanes = max(divisor for divisor in range(1, phase.train.max_lanes + 1) if work.global_batch_size % divisor == 0)
+    lanes = largest_divisor(work.global_batch_size, phase.train.max_lanes)
     if ranks > lanes:
         problem = f"{ranks} ranks share {lanes} lanes, and each reads {ranks / lanes:.1f} times what it uses"
         fix = f"set it to {ranks} before a training begins: it is part of the samples' order"

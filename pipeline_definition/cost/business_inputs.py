@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from params.arguments import validated
 from params.files import read_text
 from params.model import Model
-from params.settings import StrictLoader
+from params.strict_yaml import StrictLoader
 from pipeline_definition.cost.training import CostError
 
 EXAMPLE_FILE = Path(__file__).with_name("business_case.yaml")

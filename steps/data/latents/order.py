@@ -18,6 +18,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from params.divisors import largest_divisor
+
 Rows = npt.NDArray[np.int64]
 
 # More lanes mix better and serve more ranks without sharing; each rank holds lanes / ranks x window_blocks blocks. They
@@ -149,11 +151,6 @@ class SampleOrder:
 
     def _window_blocks(self, state: _Epoch, number: int) -> tuple[int, ...]:
         return tuple(state.blocks[number * self.window_blocks : (number + 1) * self.window_blocks].tolist())
-
-
-def largest_divisor(number: int, at_most: int) -> int:
-    """Return the largest divisor of `number` that is not above `at_most`."""
-    return next(divisor for divisor in range(min(number, at_most), 0, -1) if number % divisor == 0)
 
 
 def permutation(n: int, *words: int) -> Rows:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from params.programs import TrainArguments
-from steps.data.latents.order import MAX_LANES, SampleOrder, largest_divisor
+from steps.data.latents.order import MAX_LANES, SampleOrder
 from tests.steps.data.rows_of_order import rows_of
 
 block_sizes = st.lists(st.integers(1, 9), min_size=1, max_size=30)
@@ -133,13 +133,6 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         SampleOrder(10, 0, block_rows=[4, 4])
     with pytest.raises(ValueError, match="max_lanes must be at least 1"):
         SampleOrder(10, 0, global_batch_size=4, max_lanes=0)
-
-
-@pytest.mark.parametrize(
-    ("number", "at_most", "expected"), [(2048, 256, 256), (1000, 256, 250), (63, 256, 63), (4099, 256, 1)]
-)
-def test_lanes_are_the_largest_divisor(number: int, at_most: int, expected: int) -> None:
-    assert largest_divisor(number, at_most) == expected
 
 
 PINNED_EPOCH = [19, 12, 7, 10, 14, 18, 6, 1, 13, 15, 5, 2, 16, 11, 8, 0, 17, 4, 9, 3]
