@@ -8,10 +8,10 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.progress import Progress
@@ -25,6 +25,10 @@ from pipeline_definition.errors import UsageError
 from pipeline_definition.pages.formats import DASH
 from pipeline_definition.prompting.clip_scores import evaluator_folder
 from pipeline_definition.session import Target
+
+if TYPE_CHECKING:
+    # Seconds to import.
+    from pipeline_definition.prompting.comparison import Contender
 
 N = TypeVar("N", int, float)
 
@@ -172,23 +176,8 @@ def compare(
     request = {"guidance_scale": guidance, "steps": steps, "num_images": 1, "format": "png"}
     seeds = [seed + number for number in range(images)]
     if vote:
-        from pipeline_definition.prompting.ballot import draw_ballot
-        from pipeline_definition.prompting.preference import VOTE_HEADERS, poll_rows, polls
-        from pipeline_definition.prompting.vote_page import serve, vote_app
-
         request = {name: value for name, value in request.items() if value is not None}
-        listening = listen(host, port)
-        with Progress(console=errors) as progress:
-            drawing = progress.add_task("drawing", total=len(contenders) * len(texts) * images)
-            ballot = draw_ballot(contenders, texts, seeds, request, votes, lambda n: progress.advance(drawing, n))
-        address = "http://{}:{}/".format(*listening.getsockname())
-        errors.print(f"{len(ballot.pairs)} pairs on {address}; Ctrl-C ends the vote", highlight=False)
-        if open_browser:
-            typer.launch(address)
-        serve(vote_app(ballot), listening)
-        found = polls(ballot.file.votes)
-        verdict = (found[0].verdict, votes) if found else ("nobody has voted",)
-        return Reply([asdict(poll) for poll in found], options.FittedTable(VOTE_HEADERS, poll_rows(found)), *verdict)
+        return _let_people_vote(contenders, texts, seeds, request, votes, listen(host, port), open_browser)
     compared = compare_models(
         contenders,
         list(texts),
@@ -200,6 +189,33 @@ def compare(
     write_text(out, render(compared, {name: value for name, value in chosen.items() if value is not None}))
     rows = (summary(standing, compared.standings[0]) for standing in compared.standings)
     return Reply(compared.as_dict(), options.FittedTable(HEADERS, rows), *filter(None, (compared.note, out)))
+
+
+def _let_people_vote(
+    contenders: "Sequence[Contender]",
+    texts: Mapping[str, str],
+    seeds: Sequence[int],
+    request: Mapping[str, Any],
+    votes: Path,
+    listening: socket.socket,
+    open_browser: bool,
+) -> Reply:
+    """Draw the pairs, serve the page until Ctrl-C, and return what people said."""
+    from pipeline_definition.prompting.ballot import draw_ballot
+    from pipeline_definition.prompting.preference import VOTE_HEADERS, poll_rows, polls
+    from pipeline_definition.prompting.vote_page import serve, vote_app
+
+    with Progress(console=errors) as progress:
+        drawing = progress.add_task("drawing", total=len(contenders) * len(texts) * len(seeds))
+        ballot = draw_ballot(contenders, texts, seeds, request, votes, lambda n: progress.advance(drawing, n))
+    address = "http://{}:{}/".format(*listening.getsockname())
+    errors.print(f"{len(ballot.pairs)} pairs on {address}; Ctrl-C ends the vote", highlight=False)
+    if open_browser:
+        typer.launch(address)
+    serve(vote_app(ballot), listening)
+    found = polls(ballot.file.votes)
+    verdict = (found[0].verdict, votes) if found else ("nobody has voted",)
+    return Reply([asdict(poll) for poll in found], options.FittedTable(VOTE_HEADERS, poll_rows(found)), *verdict)
 
 
 def listen(host: str, port: int) -> socket.socket:
