@@ -55,9 +55,10 @@ def url_fixture(left: DrawingServer, right: DrawingServer, tmp_path_factory: pyt
             open_browser=False,
             block=False,
         )
+        # It makes an event loop for each of its locks and closes none: they go here, not in the midst of a test.
+        gc.collect()
         yield url
         application.get_blocks().close(verbose=False)
-    # It makes an event loop for each of its locks and closes none: they go here, not in the midst of another test.
     asyncio.set_event_loop(None)
     del application
     with warnings.catch_warnings():
