@@ -169,12 +169,13 @@ def ask_endpoint(connection: httpx.Client, url: str, prompt: str, seed: int) -> 
 def results(
     one: dict[str, list[DrawingTurn]], many: dict[str, list[DrawingTurn]], arguments: ServeArguments
 ) -> dict[str, Any]:
-    median_s = {name: statistics.median(s for turn in turns for s in turn.latencies_s) for name, turns in one.items()}
+    # Turn against turn: a machine that others share grows slow and fast again for seconds.
+    one_s = {name: [statistics.median(turn.latencies_s) for turn in turns] for name, turns in one.items()}
     total_cpu_s = {name: sum(turn.cpu_s for turn in turns) for name, turns in one.items()}
     rates = {name: [turn.images_per_s for turn in turns] for name, turns in many.items()}
     return {
         "ratios": {
-            "overhead_one_client": median_s[ONE] / median_s[BARE] - 1,
+            "overhead_one_client": harness.median_ratio(one_s[ONE], one_s[BARE]) - 1,
             "cpu_one_client": total_cpu_s[ONE] / total_cpu_s[BARE] - 1,
             "throughput_16_clients": harness.median_ratio(rates[SIXTEEN], rates[BARE]),
         },
