@@ -44,9 +44,8 @@ class Gradients:
         """Prepare for so many passes in a step; CUDA graphs reuse the memory of the gradients."""
         self._state, self._world, self._in_place = state, world, arguments.cuda_graphs
         self._compressed = arguments.gradient_compression == "bfloat16"
-        # A CUDA graph runs normally once, is recorded in the second pass, and replayed from the third on. DDP goes over
-        # to buckets in the order in which gradients come before the second pass or, of a static graph, the third: where
-        # a number lies decides in which order it is added up, so the first step finds what all later ones do.
+        # The second pass records a CUDA graph, the third replays it. By then DDP has laid its buckets out in the order
+        # in which gradients come: in which order numbers are added up depends on where they lie.
         self.warm_up_passes = 3 if self._in_place or world.size > 1 else 1
         self._buckets: dict[int, list[int]] = {}
         self._is_settled = False

@@ -64,8 +64,7 @@ def _set_up(network: Any, arguments: TrainArguments, shapes: int) -> None:
         config: Any = importlib.import_module("torch._dynamo.config")
         config.recompile_limit = max(config.recompile_limit, GRAPHS_PER_SHAPE * shapes)
         # What torch calls reduce-overhead is CUDA graphs.
-        mode = "reduce-overhead" if arguments.cuda_graphs else None
-        network.compile(dynamic=False, mode=mode)
+        network.compile(dynamic=False, mode="reduce-overhead" if arguments.cuda_graphs else None)
 
 
 def _check(denoiser: Denoiser, network: Any, manifest: LatentsManifest) -> None:

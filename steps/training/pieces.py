@@ -48,8 +48,7 @@ class WeightPart:
         """Return the part of a tensor like `stepped`."""
         if self.stretch is None:
             return stepped
-        before = self.stretch.start % ALIGNMENT
-        return stepped[before : before + len(self.tensor)]
+        return stepped[self.stretch.start % ALIGNMENT :][: len(self.tensor)]
 
 
 def whole_parts(parameters: Sequence[Tensor]) -> list[WeightPart]:
@@ -60,12 +59,12 @@ def whole_parts(parameters: Sequence[Tensor]) -> list[WeightPart]:
 def _part(place: int, parameter: Tensor, begin: int, end: int) -> WeightPart:
     """Return a part whose gradient is where DDP leaves the parameter's: its buckets stay where they are."""
     around = slice(begin // ALIGNMENT * ALIGNMENT, -(-end // ALIGNMENT) * ALIGNMENT)
-    views = []
-    for stretch in (slice(begin, end), around):
+    views, part = [], slice(begin, end)
+    for stretch in (part, around):
         view = _memory(parameter.detach())[stretch]
         view.grad = None if parameter.grad is None else _memory(parameter.grad)[stretch]
         views.append(view)
-    return WeightPart(place, parameter, slice(begin, end), *views)
+    return WeightPart(place, parameter, part, *views)
 
 
 def _memory(tensor: Tensor) -> Tensor:

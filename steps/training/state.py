@@ -118,11 +118,10 @@ class TrainingState:
         self.names = list(trained)
         self.parameters: list[Tensor] = list(trained.values())
         self.places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
-        self.muon = {place for place, one in enumerate(trained.items()) if is_matrix(*one)}
+        muon = arguments.optimizer == "muon"
+        self.muon = {place for place, one in enumerate(trained.items()) if muon and is_matrix(*one)}
         """Places of Muon's matrices, which it needs whole: it makes the same of them on every rank."""
-        if arguments.optimizer != "muon":
-            self.muon.clear()
-        elif not self.muon:
+        if muon and not self.muon:
             raise StepError("optimizer muon: the model has no matrix inside its blocks; set adamw")
         self._arguments = arguments
         self.divided = arguments.shard_optimizer and world.size > 1
