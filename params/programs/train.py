@@ -112,7 +112,8 @@ class TrainArguments(Model):
     shard_optimizer: bool = False
     """Divide AdamW's moments and the average of the weights among the ranks (ZeRO stage 1, arXiv:1910.02054): 10.4 GB
     on each rank become 10.4 GB / ranks. Each gets its piece of the gradients and sends its piece of the weights, so
-    that as much travels as without. The result is the same up to rounding. Muon's moment stays whole. [running]"""
+    that as much travels as without (with Muon, half as much more). The result is the same up to rounding, over gloo
+    to the bit. Muon's moment stays whole. [running]"""
     gradient_bucket_mb: int = added(25, ge=1)
     """Gradients travel in buckets of so many MiB while the backward pass goes on, and with compile the network is cut
     into as many graphs: larger ones cost fewer cuts, and more waiting at the end of the pass. [running]"""

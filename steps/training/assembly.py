@@ -98,8 +98,7 @@ def warm_up(parts: Parts, plan: BatchPlan) -> None:
         batch = parts.dataset.read(TRAIN_SPLIT, rows)
         for _ in range(parts.gradients.warm_up_passes):
             parts.optimizer_step.add_gradients(parts.inputs.training(batch, torch.from_numpy(rows)))
-    parts.gradients.take_waited_s()
-    parts.gradients.clear()
+    parts.gradients.settle()
 
 
 def loader_from(parts: Parts, arguments: TrainArguments, plan: BatchPlan, world: World, first: int) -> LatentsLoader:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from params.programs import TrainArguments
-from steps.training.flat_buffers import FlatBuffer
 from steps.training.ranks import World
 from steps.training.state import TrainingState
 
@@ -38,32 +36,27 @@ class Gradients:
 
     The loss of a rank is divided by the global batch, so that the sum is the gradient whatever the number of ranks.
     DDP brings every rank the whole sum. Where each keeps a part of the state it gets the sum of its pieces alone,
-    beside whole matrices for Muon. Only the wait for the last gradients is time lost to communication: the others
-    travel during the backward pass.
+    beside buckets with matrices for Muon. Only the wait for the last gradients is time lost to communication: the
+    others travel during the backward pass.
     """
 
     def __init__(self, state: TrainingState, world: World, arguments: TrainArguments, passes: int = 1) -> None:
         """Prepare for so many passes in a step; CUDA graphs reuse the memory of the gradients."""
-        self._state, self._device, self._in_place = state, world.device, arguments.cuda_graphs
+        self._state, self._world, self._in_place = state, world, arguments.cuda_graphs
         self._compressed = arguments.gradient_compression == "bfloat16"
-        # A CUDA graph runs normally once, is recorded in the second pass, and replayed from the third on.
-        self.warm_up_passes = 3 if self._in_place else 1
-        self._sends = False
-        self._ready = {buffer: set[int]() for buffer in state.buffers}
-        self._sent: list[tuple[FlatBuffer, Tensor, Any]] = []
+        # The second pass records a CUDA graph, the third replays it. By then DDP has laid its buckets out in the order
+        # in which gradients come: in which order numbers are added up depends on where they lie.
+        self.warm_up_passes = 3 if self._in_place or world.size > 1 else 1
+        self._buckets: dict[int, list[int]] = {}
+        self._is_settled = False
+        self._sent: list[tuple[Tensor, Tensor, Any]] = []
         self._last_sent: Mark | None = None
         self._waits: list[tuple[Mark, Mark]] = []
-        for parameter in state.parameters if self._in_place and not state.buffers else ():
+        for parameter in state.parameters if self._in_place else ():
             parameter.grad = torch.zeros_like(parameter)
         self.forward: Any = state.network
         self._ddp: Any = None
-        for buffer in state.buffers:
-            # Weights are the same on every rank; should they not be, the head's count. DDP does the same.
-            dist.broadcast(buffer.weights, 0)
-            for place, parameter in buffer.parameters.items():
-                hooked: Any = parameter
-                hooked.register_post_accumulate_grad_hook(partial(self._note, buffer, place))
-        if world.size > 1 and not state.buffers:
+        if world.size > 1:
             self._ddp = self.forward = DistributedDataParallel(
                 state.network,
                 device_ids=[world.local_rank] if world.device.type == "cuda" else None,
@@ -75,42 +68,41 @@ class Gradients:
             )
             self._ddp.register_comm_hook(None, self._sum)
 
+    def settle(self) -> None:
+        """After `warm_up_passes` of all of a step's passes: DDP's buckets stay, and the ranks may divide the state."""
+        self._is_settled = True
+        self._state.divide(list(self._buckets.values()))
+        self.take_waited_s()
+        self.clear()
+
     def clear(self) -> None:
         """Reset all gradients for the next step."""
-        for buffer in self._state.buffers:
-            buffer.gradients.zero_()
-        if not self._state.buffers:
-            self._state.network.zero_grad(set_to_none=not self._in_place)
+        self._state.network.zero_grad(set_to_none=not self._in_place)
 
     @contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
         """Run both passes inside: only the last of a step sends gradients."""
-        self._sends = last
         with nullcontext() if last or self._ddp is None else self._ddp.no_sync():
             yield
 
     def note_end(self) -> None:
-        """Note that the backward pass is complete, and wait for the sums; a weight without a gradient adds zeros."""
-        for buffer, ready in self._ready.items() if self._sends else ():
-            if len(ready) < len(buffer.parameters):
-                self._send(buffer)
-            ready.clear()
-        for buffer, flat, work in self._sent:
+        """Note that the backward pass is complete, and wait for the sums."""
+        for gradients, sent, work in self._sent:
             work.wait()
-            if flat is not buffer.gradients:
-                buffer.gradients.copy_(flat)
+            if sent.data_ptr() != gradients.data_ptr():
+                gradients.copy_(sent[: len(gradients)])
         self._sent.clear()
         if self._last_sent is not None:
-            self._waits.append((self._last_sent, mark(self._device)))
+            self._waits.append((self._last_sent, mark(self._world.device)))
             self._last_sent = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
         """Count the time inside as lost to communication, where the ranks divide the state."""
-        start = mark(self._device)
+        start = mark(self._world.device)
         yield
-        if self._state.buffers:
-            self._waits.append((start, mark(self._device)))
+        if self._state.pieces:
+            self._waits.append((start, mark(self._world.device)))
 
     def take_waited_s(self) -> float:
         """Return the seconds waited since the last call; a GPU must have finished the steps until now."""
@@ -123,27 +115,22 @@ class Gradients:
         bucket: dist.GradBucket,  # type: ignore[name-defined]
     ) -> torch.futures.Future[Tensor]:
         """Send a bucket: DDP's communication hook. It adds up, where DDP itself and torch's own hooks average."""
-        self._last_sent, flat = mark(self._device), bucket.buffer()
-        work: Any = dist.all_reduce(self._as_sent(flat), async_op=True)
-        # Torch's bf16_compress_hook writes it back in place, too.
-        summed: torch.futures.Future[Tensor] = work.get_future().then(lambda future: flat.copy_(future.value()[0]))
-        return summed
-
-    def _as_sent(self, gradients: Tensor) -> Tensor:
-        return gradients.to(torch.bfloat16) if self._compressed else gradients
-
-    def _note(self, buffer: FlatBuffer, place: int, parameter: Tensor) -> None:
-        """Note that a gradient is there."""
-        if self._sends:
-            self._ready[buffer].add(place)
-            if len(self._ready[buffer]) == len(buffer.parameters):
-                self._send(buffer)
-
-    def _send(self, buffer: FlatBuffer) -> None:
-        flat = self._as_sent(buffer.gradients)
-        if buffer.whole:
-            work = dist.all_reduce(flat, async_op=True)
+        self._last_sent, flat = mark(self._world.device), bucket.buffer()
+        places = [self._state.places[id(parameter)] for parameter in bucket.parameters()]
+        if self._is_settled and self._buckets.get(bucket.index()) != places:
+            raise RuntimeError(f"DDP's bucket {bucket.index()} holds other gradients than in the first passes")
+        self._buckets[bucket.index()] = places
+        sent, own = flat.to(torch.bfloat16) if self._compressed else flat, slice(None)
+        if self._state.divided and self._state.muon.isdisjoint(places):
+            if missing := -len(flat) % self._world.size:
+                sent = torch.nn.functional.pad(sent, (0, missing))
+            size = len(sent) // self._world.size
+            own = slice(self._world.rank * size, (self._world.rank + 1) * size)
+            work: Any = dist.reduce_scatter_single(sent[own], sent, async_op=True)
         else:
-            work = dist.reduce_scatter_single(buffer.own(flat), flat, async_op=True)
-        self._last_sent = mark(self._device)
-        self._sent.append((buffer, flat, work))
+            work = dist.all_reduce(sent, async_op=True)
+        self._sent.append((flat[own], sent[own], work))
+        # Gloo tells DDP of no end of a reduce-scatter: `note_end` waits for both kinds.
+        done: torch.futures.Future[Tensor] = torch.futures.Future()
+        done.set_result(flat)
+        return done

@@ -12,12 +12,10 @@ import importlib
 import os
 import shutil
 from collections.abc import MutableMapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-import torch.distributed as dist
 
 from params.layout import TUNING
 from params.programs import TrainArguments
@@ -66,17 +64,7 @@ def _set_up(network: Any, arguments: TrainArguments, shapes: int) -> None:
         config: Any = importlib.import_module("torch._dynamo.config")
         config.recompile_limit = max(config.recompile_limit, GRAPHS_PER_SHAPE * shapes)
         # What torch calls reduce-overhead is CUDA graphs.
-        mode = "reduce-overhead" if arguments.cuda_graphs else None
-        pieces = arguments.shard_optimizer and dist.is_initialized()
-        network.compile(dynamic=False, **(_in_pieces(arguments) if pieces else {"mode": mode}))
-
-
-def _in_pieces(arguments: TrainArguments) -> dict[str, Any]:
-    """Return how ranks that divide the state compile: in a graph for each bucket, as torch does by itself under DDP."""
-    inductor: Any = importlib.import_module("torch._inductor.compile_fx").compile_fx
-    splitter: Any = importlib.import_module("torch._dynamo.backends.distributed").DDPOptimizer
-    compiler = partial(inductor, config_patches={"triton.cudagraphs": arguments.cuda_graphs})
-    return {"backend": splitter(arguments.gradient_bucket_mb << 20, compiler).compile_fn}
+        network.compile(dynamic=False, mode="reduce-overhead" if arguments.cuda_graphs else None)
 
 
 def _check(denoiser: Denoiser, network: Any, manifest: LatentsManifest) -> None:

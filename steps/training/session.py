@@ -56,11 +56,12 @@ class Session:
         ):
             self.watchdog.beat("set-up", 0)
             parts = assemble(self.arguments, self.plan, self.world, latents, pretrained, initial)
-            beginning = resume(parts.state, folder, self.world)
-            self.watchdog.beat("first pass", beginning.seen_samples)
+            self.watchdog.beat("first pass", 0)
             warm_up(parts, self.plan)
             if self.arguments.compile:
                 parts.validation.warm_up(parts.state.network)
+            # After the first passes: they show how the ranks divide what a checkpoint holds.
+            beginning = resume(parts.state, folder, self.world)
             return self._train(parts, beginning, folder, identity)
 
     def _train(

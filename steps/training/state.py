@@ -2,7 +2,7 @@
 
 Frozen weights are no part of it: beside a LoRA they are the starting weights, which the training's identity knows. All
 of the state lives on every rank, or moments and average of a rank's pieces of the weights on that rank only (stage 1 of
-ZeRO, flat_buffers). AdamW and the average work element by element, so it does not matter who keeps what. The optimizer
+ZeRO, pieces). AdamW and the average work element by element, so it does not matter who keeps what. The optimizer
 is AdamW for everything, or Muon for the hidden matrices beside AdamW for the rest; it never waits for the device, and
 decides itself whether a step is skipped.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from params.programs import TrainArguments
 from steps.errors import StepError
-from steps.training.flat_buffers import WeightPart, flat_buffers, whole_parts
+from steps.training.pieces import Pieces, WeightPart, pieces_of, whole_parts
 from steps.training.ranks import World
 from steps.training.weight_average import WeightAverage
 
@@ -60,24 +60,25 @@ class Optimizer:
         """Prepare the steps of some parameters, or of parts of them; Muon's, by their places, must be whole."""
         self.moments: dict[int, dict[str, Tensor]] = {}
         """Of each part, by the parameter's place and the names in a checkpoint."""
-        self.trained = [part.tensor for part in parts]
+        self.trained = [part.stepped for part in parts]
         """What the steps change, in the order of the parts."""
         of_both: Any = {"lr": arguments.learning_rate, "weight_decay": arguments.weight_decay}
         betas = (arguments.adam_beta1, arguments.adam_beta2)
-        others = [part.tensor for part in parts if part.place not in muon]
+        others = [part.stepped for part in parts if part.place not in muon]
         # Loshchilov and Hutter 2019, arXiv:1711.05101. Fused: one kernel for all tensors on a GPU, and the device
         # decides whether to skip a step. A rank that keeps a part of the state may have matrices only.
         self._adamw: Any = torch.optim.AdamW(others, betas=betas, fused=True, **of_both) if others else None
         # Jordan et al. 2024, with steps as large as AdamW's (Liu et al. 2025, arXiv:2502.16982): one learning rate
         # and one weight decay serve both. One for each matrix: a step that may be skipped copies one matrix at a time.
-        self._muons: list[Any] = []
+        self.muons: list[Any] = []
         for part in parts:
-            moments = self.moments[part.place] = first_moments(part.tensor, part.place in muon)
+            moments = first_moments(part.stepped, part.place in muon)
+            self.moments[part.place] = {key: one if key == STEP else part.inside(one) for key, one in moments.items()}
             optimizer: Any = self._adamw
             if part.place in muon:
-                optimizer = torch.optim.Muon([part.tensor], adjust_lr_fn="match_rms_adamw", **of_both)
-                self._muons.append(optimizer)
-            optimizer.state[part.tensor] = moments
+                optimizer = torch.optim.Muon([part.stepped], adjust_lr_fn="match_rms_adamw", **of_both)
+                self.muons.append(optimizer)
+            optimizer.state[part.stepped] = moments
 
     @torch.no_grad()
     def step(self, learning_rate: float, skipped: Tensor) -> None:
@@ -87,7 +88,7 @@ class Optimizer:
             self._adamw.found_inf = skipped
             self._adamw.param_groups[0]["lr"] = learning_rate
             self._adamw.step()
-        for muon in self._muons:
+        for muon in self.muons:
             (group,) = muon.param_groups
             group["lr"] = learning_rate
             (matrix,) = group["params"]
@@ -116,44 +117,53 @@ class TrainingState:
         trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         self.names = list(trained)
         self.parameters: list[Tensor] = list(trained.values())
-        muon = [arguments.optimizer == "muon" and is_matrix(*one) for one in trained.items()]
-        if arguments.optimizer == "muon" and not any(muon):
+        self.places = {id(parameter): place for place, parameter in enumerate(self.parameters)}
+        muon = arguments.optimizer == "muon"
+        self.muon = {place for place, one in enumerate(trained.items()) if muon and is_matrix(*one)}
+        """Places of Muon's matrices, which it needs whole: it makes the same of them on every rank."""
+        if muon and not self.muon:
             raise StepError("optimizer muon: the model has no matrix inside its blocks; set adamw")
-        self._muon = {place for place, by_muon in enumerate(muon) if by_muon}
-        # Muon needs whole matrices, and makes the same of them on every rank.
-        most_bytes = arguments.gradient_bucket_mb << 20
-        divided = arguments.shard_optimizer and world.size > 1
-        self.buffers = flat_buffers(self.parameters, muon, world, most_bytes) if divided else []
-        """Of all trained weights and their gradients, where each rank keeps moments and average of its pieces alone."""
-        self._whole = self._kept = self._stepped = whole_parts(self.parameters)
-        if self.buffers:
-            self._kept = [part for buffer in self.buffers for part in buffer.parts()]
-            self._stepped = [part for part in self._kept if part.place not in self._muon]
-            self._stepped += [part for part in self._whole if part.place in self._muon]
-        self.optimizer = Optimizer(self._stepped, self._muon, arguments)
+        self._arguments = arguments
+        self.divided = arguments.shard_optimizer and world.size > 1
+        """Whether each rank keeps moments and average of its pieces alone; until `divide` none keeps any."""
+        self.pieces: list[Pieces] = []
+        self._whole = whole_parts(self.parameters)
+        self._keep([] if self.divided else self._whole)
+
+    def divide(self, buckets: Sequence[Sequence[int]]) -> None:
+        """Begin moments and average of this rank's pieces of DDP's buckets (places), if the ranks divide them."""
+        if self.divided:
+            self.pieces = pieces_of(self.parameters, buckets, self.muon, self._world)
+            self._keep([part for pieces in self.pieces for part in pieces.parts])
+
+    def _keep(self, parts: list[WeightPart]) -> None:
+        self._kept = parts
+        matrices = [self._whole[place] for place in sorted(self.muon)]
+        self._stepped = [part for part in parts if part.place not in self.muon] + matrices
+        self.optimizer = Optimizer(self._stepped, self.muon, self._arguments)
         self.average: WeightAverage | None = None
-        if decay := arguments.ema_decay:
-            kind = torch.bfloat16 if arguments.ema_precision == "bfloat16" else None
-            self.average = WeightAverage(self._kept, decay, arguments.ema_reference_samples, kind)
+        if decay := self._arguments.ema_decay:
+            kind = torch.bfloat16 if self._arguments.ema_precision == "bfloat16" else None
+            self.average = WeightAverage(parts, decay, self._arguments.ema_reference_samples, kind)
 
     def gradient_norm(self) -> Tensor:
         """Return the norm of the whole gradient, from the ranks' pieces where they divide it.
 
         Added up in float64: so the order does not matter, and rounded to the gradients' dtype it is the same.
         """
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        if self.buffers:
-            gradients = [buffer.own(buffer.gradients) for buffer in self.buffers]
-        square = torch.stack(torch._foreach_norm(gradients, dtype=torch.float64)).square().sum()
-        if self.buffers:
+        gradients = [part.tensor.grad for part in self._kept if part.tensor.grad is not None]
+        square = torch.zeros((), dtype=torch.float64, device=self._world.device)
+        if gradients:
+            square = torch.stack(torch._foreach_norm(gradients, dtype=torch.float64)).square().sum()
+        if self.divided:
             dist.all_reduce(square)
-        return square.sqrt().to(gradients[0].dtype)
+        return square.sqrt().to(self.parameters[0].dtype)
 
     def share(self, everything: bool = False) -> None:
         """Bring the ranks' pieces of the weights together, where each steps its own. Nothing waits for a GPU."""
-        for buffer in self.buffers:
-            if everything or not buffer.whole:
-                dist.all_gather_single(buffer.weights, buffer.own(buffer.weights))
+        for pieces in self.pieces:
+            if everything or not pieces.whole:
+                pieces.share()
 
     def expected(self) -> Tensors:
         """Return what a checkpoint holds, by file and name, without values."""
@@ -198,13 +208,13 @@ class TrainingState:
                 kind = self.average.dtype or like.dtype
                 yield Entry(AVERAGE, name, like.to(kind), *averaged.get(place, (None, None)))
             own = self.optimizer.moments.get(place, {})
-            for key, moment in first_moments(like, place in self._muon).items():
+            for key, moment in first_moments(like, place in self.muon).items():
                 part = None if key == STEP else stepped.get(place)
                 yield Entry(OPTIMIZER, f"{key}.{name}", moment, own.get(key), part)
 
     def _gathered(self, entry: Entry) -> Tensor:
         """Return the whole tensor, put together from the ranks' parts."""
-        if entry.own is not None and (not self.buffers or (entry.part and entry.part.stretch is None)):
+        if entry.own is not None and (not self.divided or (entry.part and entry.part.stretch is None)):
             return entry.own
         whole = torch.zeros_like(entry.like, device=self._world.device)
         if entry.own is not None:

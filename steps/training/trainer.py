@@ -164,7 +164,7 @@ class Trainer:
         self._saved_at = self.seen_samples
         # Where the ranks divide the state, all of them take part in its snapshot.
         at_once = self.world.device.type == "cpu"
-        tensors = state.snapshot(copied=not at_once) if self.writer is not None or state.buffers else {}
+        tensors = state.snapshot(copied=not at_once) if self.writer is not None or state.divided else {}
         if self.writer is None:
             return
         manifest = CheckpointManifest(

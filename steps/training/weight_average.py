@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steps.training.flat_buffers import WeightPart
+from steps.training.pieces import WeightPart
 
 
 def decay_of_step(decay: float, reference_samples: int, seen_samples: int, batch_samples: int) -> float:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from params.programs import TrainArguments
 from steps.errors import StepError
-from steps.training.flat_buffers import whole_parts
+from steps.training.pieces import whole_parts
 from steps.training.ranks import World
 from steps.training.state import OPTIMIZER, Optimizer, TrainingState, first_moments, is_matrix
 from tests.steps.training.test_optimizer_step import Linear, NoReading

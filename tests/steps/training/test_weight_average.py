@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steps.training.flat_buffers import whole_parts
+from steps.training.pieces import whole_parts
 from steps.training.weight_average import WeightAverage, decay_of_step, round_into
 
 

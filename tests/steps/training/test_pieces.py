@@ -1,4 +1,4 @@
-"""Flat buffers and what each rank keeps: even pieces, the same bits, and checkpoints for any number of ranks."""
+"""What each rank keeps of the state: even pieces, the same bits, and checkpoints for any number of ranks."""
 
 import multiprocessing
 import os
@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from params.programs import TrainArguments
-from steps.training.flat_buffers import ALIGNMENT, flat_buffers
 from steps.training.gradients import Gradients
+from steps.training.inputs import Inputs
+from steps.training.objective import Objective
+from steps.training.optimizer_step import OptimizerStep, batch_plan
+from steps.training.pieces import ALIGNMENT, pieces_of
 from steps.training.ranks import World
 from steps.training.state import AVERAGE, OPTIMIZER, TrainingState
 from tests.steps.training.jobs import free_port
@@ -27,38 +30,44 @@ def world(rank: int, size: int = 2) -> World:
     return World(rank=rank, size=size, local_rank=rank, device=torch.device("cpu"))
 
 
-@given(
-    st.lists(st.lists(st.integers(1, 9), max_size=4), min_size=1, max_size=12),
-    st.integers(1, 9),
-    st.integers(0, 2000),
-)
+@given(st.lists(st.lists(st.integers(1, 9), max_size=4), min_size=1, max_size=12), st.integers(1, 9), st.data())
 def test_the_ranks_parts_are_the_parameters_however_they_lie(
-    shapes: list[list[int]], ranks: int, most_bytes: int
+    shapes: list[list[int]], ranks: int, data: st.DataObject
 ) -> None:
+    places = data.draw(st.permutations(range(len(shapes))))
+    cut = data.draw(st.integers(0, len(shapes)))
+    buckets = [bucket for bucket in (places[:cut], places[cut:]) if bucket]
     kept: dict[int, list[torch.Tensor]] = {}
     for rank in range(ranks):
         torch.manual_seed(0)
         before = [torch.randn(shape) for shape in shapes]
         parameters = [_channels_last(tensor.clone()) for tensor in before]
-        matrices = [tensor.ndim == 2 for tensor in before]
-        buffers = flat_buffers(parameters, matrices, world(rank, ranks), most_bytes)
-        for tensor, parameter in zip(before, parameters, strict=True):
-            assert torch.equal(parameter, tensor) and parameter.stride() == _channels_last(tensor).stride()
-            assert parameter.grad is not None and parameter.grad.stride() == parameter.stride()
-        for part in (part for buffer in buffers for part in buffer.parts()):
+        for parameter in parameters:
+            parameter.grad = 2 * parameter
+        matrices = {place for place, tensor in enumerate(before) if tensor.ndim == 2}
+        found = pieces_of(parameters, buckets, matrices, world(rank, ranks))
+        for part in (part for pieces in found for part in pieces.parts):
+            assert part.tensor.data_ptr() == part.inside(part.stepped).data_ptr()
             assert torch.equal(part.of(parameters[part.place]), part.tensor)
-            assert part.stretch is not None and part.stretch.start % ALIGNMENT == 0
-            assert part.tensor.grad is not None
+            assert part.stepped.storage_offset() % ALIGNMENT == 0
+            assert len(part.stepped) % ALIGNMENT == 0 or part.stepped.data_ptr() + part.stepped.nbytes == _end(
+                parameters[part.place]
+            )
+            assert part.tensor.grad is not None and torch.equal(part.tensor.grad, 2 * part.tensor)
             kept.setdefault(part.place, []).append(part.tensor)
     for place, parts in kept.items():
         # Stable from rank to rank: together they are the parameter, in the order of its memory.
         in_memory = before[place].permute(_order(parameters[place])).reshape(-1)
         assert torch.equal(torch.cat(parts), in_memory)
-    assert len(kept) == sum(tensor.numel() > 0 for tensor in before)
+    assert len(kept) == len(shapes)
 
 
 def _order(tensor: torch.Tensor) -> list[int]:
     return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+
+
+def _end(tensor: torch.Tensor) -> int:
+    return tensor.data_ptr() + tensor.nbytes
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
@@ -72,10 +81,37 @@ def test_pieces_of_stable_diffusion_2_are_even(ranks: int, bucket_mb: int) -> No
     with torch.device("meta"):
         unet = diffusers.UNet2DConditionModel(sample_size=64, use_linear_projection=True, **sizes)
     parameters = [parameter.detach() for parameter in unet.parameters()]
+    first: Any = torch.nn.parallel.distributed
+    limits = [first.dist._DEFAULT_FIRST_BUCKET_BYTES, bucket_mb << 20]
+    places, _ = first.dist._compute_bucket_assignment_by_size(parameters[::-1], limits)
     mean = sum(parameter.numel() for parameter in parameters) / ranks
-    buffers = flat_buffers(parameters, [False] * len(parameters), world(0, ranks), bucket_mb << 20)
-    assert sum(len(part.tensor) for buffer in buffers for part in buffer.parts()) <= 1.01 * mean
-    assert sum(buffer.piece_size for buffer in buffers) <= 1.01 * mean
+    pieces = pieces_of(parameters[::-1], places, set(), world(0, ranks))
+    assert sum(len(part.tensor) for one in pieces for part in one.parts) <= 1.001 * mean
+    assert sum(one.size for one in pieces) <= 1.001 * mean
+
+
+class Squares(Objective):
+    """The square of what the network makes of random samples."""
+
+    def __init__(self) -> None:
+        pass
+
+    def weighted_losses(self, network: Any, inputs: Inputs) -> torch.Tensor:
+        drawn: torch.Tensor = network(inputs.mean, inputs.timesteps, inputs.captions).sample
+        return drawn.square().flatten(1).sum(1)
+
+
+def _inputs(seed: int, count: int, kind: torch.dtype) -> Inputs:
+    torch.manual_seed(seed)
+    latents, captions, unused = torch.randn(count, 4, 4, 4), torch.randn(count, 6, 8), torch.zeros(count)
+    timesteps = torch.randint(0, 1000, (count,))
+    return Inputs(latents.to(kind), unused, unused, unused, timesteps, captions.to(kind), unused)
+
+
+def _unet(wide: bool) -> Any:
+    """Return a network; a wide one's gradients do not fit into a bucket of 1 MiB."""
+    config = dict(tiny_unet().config)
+    return diffusers.UNet2DConditionModel.from_config(config | {"block_out_channels": (64,)} if wide else config)
 
 
 def _train(rank: int, ranks: int, port: int, file: str, settings: dict[str, Any]) -> None:
@@ -84,26 +120,23 @@ def _train(rank: int, ranks: int, port: int, file: str, settings: dict[str, Any]
     torch.set_num_threads(1)
     if ranks > 1:
         dist.init_process_group("gloo", rank=rank, world_size=ranks)
-    arguments, here = TrainArguments(**settings), world(rank, ranks)
+    settings = {"global_batch_size": 2 * ranks, "micro_batch_size": 2, "warmup_samples": 0} | settings
+    arguments, here = TrainArguments(learning_rate=1e-2, **settings), world(rank, ranks)
+    plan = batch_plan(arguments.global_batch_size, arguments.micro_batch_size, ranks)
     torch.manual_seed(0)
     kind = torch.float64 if arguments.precision == "float64" else torch.float32
-    unet = tiny_unet().to(kind, memory_format=torch.channels_last)
+    unet = _unet(arguments.gradient_bucket_mb == 1).to(kind, memory_format=torch.channels_last)
     state = TrainingState(unet, arguments, here)
-    gradients = Gradients(state, here, arguments)
-    for step in range(3):
-        torch.manual_seed(100 * step + rank)
-        latents, captions = torch.randn(2, 4, 4, 4, dtype=kind), torch.randn(2, 6, 8, dtype=kind)
-        with gradients.accumulating(last=True):
-            drawn = gradients.forward(latents, torch.tensor([3, 500]), captions).sample
-            torch.autograd.backward(drawn.square().sum())
-        gradients.note_end()
-        norm = state.gradient_norm()
-        torch.nn.utils.clip_grads_with_norm_(state.optimizer.trained, 1.0, norm)
-        state.optimizer.step(1e-2, torch.zeros(()))
-        state.share()
-        gradients.clear()
-        if state.average is not None:
-            state.average.update(16 * step, 16)
+    gradients = Gradients(state, here, arguments, plan.accumulation_steps)
+    step = OptimizerStep(arguments, plan, state, gradients, Squares())
+    for _ in range(gradients.warm_up_passes):
+        step.add_gradients(_inputs(rank, 2, kind))
+    gradients.settle()
+    if state.divided and "gradient_bucket_mb" in settings:
+        assert len(state.pieces) > 1
+    for number in range(4):
+        taken = step.take(_inputs(100 * number + rank, 2, kind), number * plan.global_batch_size)
+        assert taken.gradient_norm > arguments.max_gradient_norm and not taken.skipped
     checkpoint = state.snapshot()
     with state.averaged():
         pass
@@ -112,7 +145,7 @@ def _train(rank: int, ranks: int, port: int, file: str, settings: dict[str, Any]
     state.restore(checkpoint)
     saved = state.snapshot()
     if rank == 0:
-        torch.save((norm, saved), file)
+        torch.save((taken.gradient_norm, saved), file)
 
 
 def _trained(folder: Path, ranks: int, **settings: Any) -> tuple[torch.Tensor, Snapshot]:
@@ -134,21 +167,22 @@ def same(one: Snapshot, other: Snapshot) -> bool:
     return all(torch.equal(one[group][name], other[group][name]) for group, name in names)
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"gradient_bucket_mb": 1}, {"optimizer": "muon"}, {"gradient_compression": "bfloat16"}]
-)
-def test_at_two_ranks_the_bits_do_not_depend_on_who_keeps_the_optimizer(
-    tmp_path: Path, settings: dict[str, Any]
-) -> None:
-    settings |= {"ema_precision": "bfloat16"}
+SEVERAL_BUCKETS: dict[str, Any] = {"micro_batch_size": 1, "gradient_bucket_mb": 1}
+COMPRESSED_MUON = {"optimizer": "muon", "gradient_compression": "bfloat16"}
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+@pytest.mark.parametrize("settings", [{}, SEVERAL_BUCKETS, COMPRESSED_MUON])
+def test_who_keeps_the_optimizer_changes_no_bit(tmp_path: Path, ranks: int, settings: dict[str, Any]) -> None:
+    settings = {"ema_precision": "bfloat16", "ema_reference_samples": 8} | settings
     (norm, whole), (divided_norm, divided) = (
-        _trained(tmp_path, 2, shard_optimizer=divided, **settings) for divided in (False, True)
+        _trained(tmp_path, ranks, shard_optimizer=divided, **settings) for divided in (False, True)
     )
     assert torch.equal(norm, divided_norm)
     assert same(whole, divided)
-    assert all(float(step) == 3 for name, step in divided[OPTIMIZER].items() if name.startswith("step."))
+    assert all(float(step) == 4 for name, step in divided[OPTIMIZER].items() if name.startswith("step."))
     # As one rank writes it, and reads it.
-    alone = TrainingState(tiny_unet(), TrainArguments(**settings), world(0, 1))
+    alone = TrainingState(_unet("gradient_bucket_mb" in settings), TrainArguments(**settings), world(0, 1))
     expected = alone.expected()
     shapes = [{(g, n, t.shape, t.dtype) for g, ts in of.items() for n, t in ts.items()} for of in (expected, divided)]
     assert shapes[0] == shapes[1]
@@ -156,20 +190,8 @@ def test_at_two_ranks_the_bits_do_not_depend_on_who_keeps_the_optimizer(
     assert same(alone.snapshot(), divided)
 
 
-def test_at_eight_ranks_it_is_the_same_but_for_the_order_of_sums(tmp_path: Path) -> None:
-    """In which order eight numbers are added up depends on where they lie in what is sent."""
-    whole, divided = (
-        _trained(tmp_path, 8, shard_optimizer=divided, optimizer="muon", precision="float64")[1]
-        for divided in (False, True)
-    )
-    assert {group: set(tensors) for group, tensors in whole.items()} == {g: set(ts) for g, ts in divided.items()}
-    for group, tensors in whole.items():
-        for name, tensor in tensors.items():
-            torch.testing.assert_close(divided[group][name], tensor, rtol=1e-12, atol=1e-12)
-
-
-def test_at_eight_ranks_the_bits_do_not_depend_on_what_is_divided(tmp_path: Path) -> None:
-    moments, both = (_trained(tmp_path, 8, shard_optimizer=True, ema_decay=decay)[1] for decay in (0.0, 0.9999))
+def test_the_bits_do_not_depend_on_what_is_divided(tmp_path: Path) -> None:
+    moments, both = (_trained(tmp_path, 2, shard_optimizer=True, ema_decay=decay)[1] for decay in (0.0, 0.9999))
     assert same(moments, {group: tensors for group, tensors in both.items() if group in moments})
     assert AVERAGE in both and AVERAGE not in moments
 
@@ -184,4 +206,5 @@ def test_compressed_gradients_are_other_bits(tmp_path: Path) -> None:
 
 def test_one_rank_has_no_buffers() -> None:
     state = TrainingState(tiny_unet(), TrainArguments(shard_optimizer=True), world(0, 1))
-    assert not state.buffers
+    state.divide([list(range(len(state.parameters)))])
+    assert not state.pieces and len(state.optimizer.trained) == len(state.parameters)
