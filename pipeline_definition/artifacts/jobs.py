@@ -30,8 +30,6 @@ READ: Final = {
 
 @dataclass(frozen=True)
 class DescribedJob:
-    """One SageMaker job."""
-
     kind: str
     name: str
     status: str = ""
@@ -55,7 +53,6 @@ def describe(sagemaker: Any, step: ExecutionStep) -> DescribedJob | None:
 
 
 def tuning(sagemaker: Any, name: str) -> dict[str, Any]:
-    """Return a tuning job's objective and trials."""
     about = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     config = about["HyperParameterTuningJobConfig"]
     objective = config.get("HyperParameterTuningJobObjective", {})

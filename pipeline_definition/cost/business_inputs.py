@@ -127,7 +127,6 @@ class BusinessCase(Model):
         return dict(sorted(there.items(), key=lambda item: item[1].fixed_usd(self.investment.years)))
 
     def changed(self, path: str, value: float) -> "BusinessCase":
-        """Return the case with another value of an input."""
         changed: BusinessCase = _changed(self, path.split("."), value)
         return changed
 

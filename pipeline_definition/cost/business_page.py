@@ -51,7 +51,6 @@ def case_document(answers: Answers, votes: str = "") -> Document:
 
 
 def case_json(answers: Answers) -> Mapping[str, Any]:
-    """Return the derived numbers."""
     return {
         "inputs": answers.case.model_dump(),
         "in_words": in_words(answers),

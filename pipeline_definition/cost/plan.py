@@ -39,8 +39,6 @@ MORE_USD, MORE_DAYS = 1000.0, 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """The options, and what was asked for."""
-
     deadline_days: float
     budget_usd: float
     workload: Workload
@@ -51,7 +49,6 @@ class Plan:
     """The same without the instance type that the choice trains on."""
 
     def meets(self, option: Way) -> bool:
-        """Tell whether an option keeps both limits."""
         return option.days <= self.deadline_days and option.usd <= self.budget_usd
 
     @property

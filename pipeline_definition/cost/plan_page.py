@@ -31,7 +31,6 @@ OTHER_MODELS = "Every set as it is, with its own model and samples: which draws 
 
 
 def set_table(plans: Mapping[str, Plan]) -> Table:
-    """Return the choice of each parameter set."""
     rows = []
     for name, plan in plans.items():
         days, usd, _, *trained = _option_row(plan, plan.choice)
@@ -89,7 +88,6 @@ def set_lines(plan: Plan, is_spot: bool) -> Iterator[str]:
 
 
 def step_table(plan: Plan) -> Table:
-    """Return the choice, step by step."""
     return Table(STEP_HEADERS, tuple(_step_row(hosts) for hosts in plan.choice.hosts), STEP_NUMERIC)
 
 
@@ -100,7 +98,6 @@ def option_table(plan: Plan) -> Table:
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan whole, its frontier included."""
     return {
         "deadline_days": plan.deadline_days,
         "budget_usd": plan.budget_usd,

@@ -28,8 +28,6 @@ PRICES_FILE = Path(__file__).with_name("prices.yaml")
 
 
 class PriceSource(Model):
-    """Where a price comes from."""
-
     says: str
     """The page or price list, and what remains to be confirmed."""
     date: date
@@ -78,8 +76,6 @@ class ServicePrice(Price):
 
 
 class Prices(Model):
-    """The price file."""
-
     region: str
     date: date
     """When the file was last looked through."""

@@ -38,8 +38,6 @@ class Scaled:
 
 
 class Autoscaling:
-    """The scaling of one endpoint."""
-
     def __init__(self, target: Target, endpoint: str) -> None:
         self._endpoint, self._alarm = endpoint, f"{endpoint}-wake"
         self._prefix = f"endpoint/{endpoint}/variant/"

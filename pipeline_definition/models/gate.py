@@ -45,7 +45,6 @@ class Metric:
         return f"{beside(self.low, self.value)} to {beside(self.high, self.value)}"
 
     def mark(self, name: str) -> Mark:
-        """Return it for a chart."""
         return Mark(name, self.value, self.low, self.high)
 
 

@@ -41,7 +41,6 @@ class PackageRecord:
 
     @property
     def entries(self) -> Mapping[str, Any]:
-        """Its metrics by name."""
         return self.metrics.get("metrics") or {}
 
     @property
@@ -69,13 +68,10 @@ class PackageRecord:
 
 
 class PackageFiles:
-    """The files of packages in one target's S3."""
-
     def __init__(self, target: Target) -> None:
         self._s3 = target.client("s3")
 
     def record(self, package: ModelPackage) -> PackageRecord:
-        """Return a package's record."""
         manifest = self._json(package.data_manifest_uri) if package.data_manifest_uri else {}
         manifest.pop("shards", None)
         return PackageRecord(package, self.metrics(package), manifest)

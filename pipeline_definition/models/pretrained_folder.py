@@ -42,8 +42,6 @@ _SOURCE: Final = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<folder>[\w./-
 
 @dataclass(frozen=True)
 class Source:
-    """Where a part comes from."""
-
     text: str
     """OWNER/REPOSITORY[/FOLDER][@REVISION], or a folder of this machine."""
     licence: str = UNKNOWN

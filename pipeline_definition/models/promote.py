@@ -52,8 +52,6 @@ class Serving:
 
 
 class Production:
-    """The production endpoint of one stack."""
-
     def __init__(
         self, target: Target, outputs: Mapping[str, str], say: Callable[[str], None] = print, interval_s: float = 10.0
     ) -> None:

@@ -12,8 +12,6 @@ from pipeline_definition.pages.formats import number
 
 @dataclass(frozen=True)
 class Fact:
-    """A figure with its name."""
-
     label: str
     value: str
     note: str = ""
@@ -76,15 +74,12 @@ class Section:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to show."""
         tables = any(table.rows for table in self.tables)
         return not (self.facts or self.charts or tables or self.pictures or self.sheet)
 
 
 @dataclass(frozen=True)
 class Document:
-    """A page."""
-
     eyebrow: tuple[str, ...]
     """Small print above the title."""
     title: str

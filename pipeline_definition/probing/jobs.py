@@ -125,7 +125,6 @@ class Probe:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Return the addresses that the set's jobs read."""
         own = (self.values.text(name) for name in ADDRESSES if name in self.values)
         return tuple(dict.fromkeys([*own, *foreign_addresses(self.settings, self.values).values()]))
 
@@ -136,7 +135,6 @@ class Probe:
 
     @property
     def writes(self) -> tuple[str, ...]:
-        """Return the prefixes that jobs write to."""
         return tuple(f"s3://{self.values.text(BUCKET)}/{name}" for name in WRITTEN)
 
     def jobs(self) -> list[ProbeJob]:

@@ -48,7 +48,6 @@ class ProbeOutcome:
     """Log streams that could be read: one for each host."""
 
     def add(self, check: str, status: str, text: str, fix: str = "") -> None:
-        """Add what is said of the job as a whole."""
         self.hosts.setdefault("", []).append(ProbeLine(check, "", status, text, fix))
 
     def explain(self, reason: str) -> None:

@@ -25,8 +25,6 @@ Shown = Literal["left", "right", "neither"]
 
 @dataclass(frozen=True)
 class Ballot:
-    """All pairs that there are to vote on."""
-
     pairs: Mapping[str, PicturePair]
     """By name."""
     pictures: Mapping[str, Path]
@@ -47,7 +45,6 @@ class Ballot:
         return file.getvalue()
 
     def vote(self, voter: str, name: str, chosen: Shown) -> None:
-        """Keep a vote."""
         pair, left = self.pairs[name], self._first(voter, name)
         model: Choice = "second" if left ^ (chosen == "right") else "first"
         self.file.cast(voter, pair, "neither" if chosen == "neither" else model, pair.models[left])

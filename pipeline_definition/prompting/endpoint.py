@@ -50,8 +50,6 @@ class EndpointBusyError(PromptError):
 
 @dataclass(frozen=True)
 class DrawnPicture:
-    """One picture as it came."""
-
     content: bytes
     form: str
     """png, jpeg or webp."""
@@ -108,7 +106,6 @@ class SageMakerEndpoint:
         self._client = target.client("sagemaker-runtime")
 
     def draw(self, request: Mapping[str, Any]) -> Answer:
-        """Draw the pictures of one request."""
         started_s = time.monotonic()
         question = {**self._endpoint, "ContentType": JSON, "Accept": JSON, "Body": body_of(request)}
         try:
@@ -168,7 +165,6 @@ class ServerEndpoint:
         self.name = url.rstrip("/")
 
     def draw(self, request: Mapping[str, Any]) -> Answer:
-        """Draw the pictures of one request."""
         started_s = time.monotonic()
         headers = {"Content-Type": JSON, "Accept": JSON}
         question = urllib.request.Request(f"{self.name}/invocations", body_of(request), headers)
@@ -182,7 +178,6 @@ class ServerEndpoint:
 
 
 def is_address(name: str) -> bool:
-    """Whether an endpoint is named by its address."""
     return name.startswith(("http://", "https://"))
 
 

@@ -55,8 +55,6 @@ History = list[tuple[str, str, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Playground:
-    """The page's parts and what they do."""
-
     endpoints: Sequence[Endpoint]
     limits: ServeArguments
     """Bounds and defaults of a request: the parameter set's."""
@@ -65,7 +63,6 @@ class Playground:
     examples: Sequence[str] = ()
 
     def blocks(self) -> gr.Blocks:
-        """Return the page."""
         page: gr.Blocks = gr.Blocks(title="sd-pipeline playground", analytics_enabled=False)
         with page:
             gr.Markdown("# Playground")

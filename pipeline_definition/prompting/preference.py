@@ -39,8 +39,6 @@ LEAD: Final = (
 
 @dataclass(frozen=True)
 class ModelStanding:
-    """How one model did."""
-
     model: str
     score: Estimate
     votes: tuple[int, int, int]

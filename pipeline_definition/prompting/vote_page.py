@@ -35,7 +35,6 @@ class CastVote(BaseModel):
 
 
 def vote_app(ballot: Ballot) -> FastAPI:
-    """Return the page's server."""
     app = FastAPI(openapi_url=None)
 
     @app.exception_handler(KeyError)

@@ -47,8 +47,6 @@ class PicturePair:
 
 @dataclass(frozen=True)
 class Vote:
-    """What one voter chose."""
-
     voter: str
     pair: PicturePair
     choice: Choice
@@ -88,7 +86,6 @@ class VoteFile:
         return tuple(self._votes.values())
 
     def has(self, voter: str, pair: PicturePair) -> bool:
-        """Return whether a voter has voted on a pair."""
         return (voter, pair.name) in self._votes
 
     def cast(self, voter: str, pair: PicturePair, choice: Choice, shown_left: str) -> None:

@@ -22,7 +22,6 @@ DIGESTS = {
 
 
 def download_section(run: Run) -> Section:
-    """Return the download's yield and every row's fate."""
     manifest = run.artifacts.shards_manifest or {}
     ledger: Mapping[str, Any] = manifest.get("ledger") or {}
     rows, kept = number(ledger.get("rows")), number(ledger.get("kept"))
@@ -46,7 +45,6 @@ def download_section(run: Run) -> Section:
 
 
 def went_in_section(run: Run) -> Section:
-    """Return some of the stored pictures with their captions."""
     shown = run.artifacts.went_in
     pictures = tuple(embedded(path.read_bytes(), caption, written=written) for path, caption, written in shown)
     lead = "Some of the stored pictures, with their captions; `sd-pipeline data show` has more."
@@ -73,7 +71,6 @@ def fates(ledger: Mapping[str, Any], kind: str) -> dict[str, float]:
 
 
 def latents_section(run: Run) -> Section:
-    """Return the latents' counts and checks."""
     manifest = run.artifacts.latents_manifest or {}
     counts = manifest.get("counts") or {}
     train, heldout = number(counts.get(TRAIN_SPLIT)), number(counts.get(HELDOUT_SPLIT))

@@ -21,8 +21,6 @@ ENDPOINT_PARAMETERS = (instance_type_of(ENDPOINT_HOSTS), instance_count_of(ENDPO
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the run ended."""
-
     kind: str
     """passed, failed, stopped or running: the page's seal."""
     title: str
@@ -30,7 +28,6 @@ class Verdict:
 
 
 def verdict(run: Run) -> Verdict:
-    """Return how the run ended."""
     reservations = warnings(run.artifacts.metrics)
     if run.status == "Succeeded":
         title = "Passed the quality gate" if asked_of(run.artifacts) else "Succeeded"
@@ -70,7 +67,6 @@ class Tile:
 
 
 def tiles(run: Run) -> tuple[Tile, ...]:
-    """Return the figures that are known."""
     asked = asked_of(run.artifacts)
     known = (
         _quality(run, FID, "FID", asked.get(FID)),
@@ -120,7 +116,6 @@ def typical(run: Run, name: str) -> float | None:
 
 
 def logged_values(run: Run, name: str) -> list[float]:
-    """Return a figure of every line of the training log that has it."""
     return [value for entry in run.artifacts.training_log if (value := number(entry.get(name))) is not None]
 
 

@@ -9,7 +9,6 @@ APPROVAL = {"PendingManualApproval": "waiting for approval", "Approved": "approv
 
 
 def parameters_section(run: Run) -> Section:
-    """Return the pipeline parameters."""
     values, defaults = run.artifacts.parameters, run.artifacts.defaults
     described = {item["Name"]: item.get("Description", "") for item in run.artifacts.definition.get("Parameters", [])}
     changed = {name: value for name, value in values.items() if value != defaults.get(name)}

@@ -48,7 +48,6 @@ def scorecard_section(run: Run) -> Section:
 
 
 def quality_section(run: Run) -> Section:
-    """Return what Evaluate measured."""
     metrics = run.artifacts.metrics or {}
     facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
     notes = (f"{note[:1].upper()}{note[1:]}." for note in map(str, metrics.get("notes") or ()))

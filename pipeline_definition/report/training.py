@@ -24,7 +24,6 @@ LOGARITHMIC_FROM = 20.0
 
 
 def training_section(run: Run) -> Section:
-    """Return what the training log shows."""
     title = f"How it was trained{f': {run.phase}' if run.phase else ''}"
     train, seen, lead = run.of_kind("TrainingJob"), points(run, SEEN), ""
     if train is not None and train.seconds is not None and seen:

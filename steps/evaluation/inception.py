@@ -103,7 +103,6 @@ class Block(nn.Module):
             self.branch_pool = Convolution(channels, conv(pool_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the joined outputs."""
         return torch.cat([*(self._run(names, x) for names in self._chains), self._pooled(x)], 1)
 
     def _run(self, names: Sequence[str], x: Tensor) -> Tensor:

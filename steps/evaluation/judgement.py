@@ -34,7 +34,6 @@ class Judgement:
     """Metrics that were counted before: shares of copies, prompt following."""
 
     def write(self, folder: Path) -> Entries:
-        """Score, write, and return the metrics."""
         counts = {f"{row.name}_pictures": len(row.prompts) for row in self.work.rows}
         grid = map(guidance_row, self.work.arguments.guidance_grid)
         judged = {TRAINED, UNTRAINED, PRETRAINED, APPROVED, *grid}

@@ -44,7 +44,6 @@ class PictureStore:
             write_bytes(stated, text.encode())
 
     def path(self, index: int) -> Path:
-        """Return the path of picture `index`, generated or not."""
         return self.folder / PICTURE_PATTERN.format(index=index)
 
     def missing(self, indices: Sequence[int]) -> list[int]:

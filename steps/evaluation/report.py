@@ -56,8 +56,6 @@ DPI: Final = 150
 
 @dataclass(frozen=True)
 class Card:
-    """One caption."""
-
     caption: str
     real: Pictures | None
     """(H, W, 3) uint8, if this caption has one."""
@@ -131,7 +129,6 @@ def _fit(text: str, size_px: int, width_px: int) -> str:
 
 @functools.cache
 def font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Return the typeface at a size."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size_px)
 
 

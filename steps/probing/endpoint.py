@@ -20,7 +20,6 @@ from steps.probing.storage import look_at_storage
 
 
 def serve_measurements(container: Container, port: int) -> int:
-    """Measure, and answer until SIGTERM."""
     arguments, measurements = from_environment(ProbeArguments, os.environ, PROBE_PREFIX), Measurements(container)
     for look in (look_at_host, look_at_network, look_at_storage):
         look(arguments, measurements)

@@ -29,7 +29,6 @@ LOOKUP_LIMIT_S: Final = 10.0
 
 
 def look_at_network(arguments: ProbeArguments, measurements: Measurements) -> None:
-    """Measure what this host reaches outside its job."""
     for service in arguments.services:
         address = _address_of(service, arguments.region)
         kind = "a gateway endpoint of s3" if service == "s3" else f"an interface endpoint of {service} with private DNS"

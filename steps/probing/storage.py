@@ -23,7 +23,6 @@ POLL_S: Final = 0.5
 
 
 def look_at_storage(arguments: ProbeArguments, measurements: Measurements) -> None:
-    """Measure every address, then the file system."""
     s3, container = client_of("s3", arguments.region), measurements.container
     name = f"{container.job_name}/{container.cluster().current_host}"
     for address in arguments.reads:
