@@ -1,4 +1,4 @@
-"""Scores every row's pictures and writes the evaluation: samples, contact sheet, guidance curve, metrics.json.
+"""Scores every row's pictures and writes the evaluation: samples, contact sheet, metrics.json.
 
 Reads the reference and the pictures that generation drew; writes into one folder, metrics.json last.
 """
@@ -43,14 +43,12 @@ class Judgement:
         real = self.scorer.score(real_pairs(self.reference), progress.advance)
         rows = {row.name: self.scorer.score(generated_pairs(row), progress.advance) for row in scored}
         entries = {**self._entries(real, rows), **self.counted}
-        points = self._curve(real, rows)
         report.write_samples(folder, self.work.rows[0], rows[TRAINED].cosines)
         report.write_contact_sheet(folder, self.reference, entries, self.work)
-        report.write_guidance_curve(folder, points, self.work.arguments.guidance_scale)
         digests = {"reference": self.reference.digest, "captions": self.captions.digest}
         measured = {
             "metrics": entries,
-            GUIDANCE_CURVE: points,
+            GUIDANCE_CURVE: self._curve(real, rows),
             MODEL_RECORD: dict(self.record),
             WARNINGS: warnings(entries),
             "notes": self.notes(),
