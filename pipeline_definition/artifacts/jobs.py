@@ -45,7 +45,6 @@ class DescribedJob:
 
 
 def describe(sagemaker: Any, step: ExecutionStep) -> DescribedJob | None:
-    """Return the job that a step ran, or None for a step that runs none."""
     for kind in READ:
         if arn := step.arn(kind):
             return _job(sagemaker, kind, arn.rsplit("/", 1)[-1])

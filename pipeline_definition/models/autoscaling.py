@@ -29,8 +29,6 @@ ALARM_PERIODS: Final = 2
 
 @dataclass(frozen=True)
 class Scaled:
-    """One variant, as Application Auto Scaling knows it."""
-
     variant: str
     min_instances: int
     max_instances: int

@@ -27,8 +27,6 @@ _FALLBACKS = {CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED}
 
 @dataclass(frozen=True)
 class Metric:
-    """One entry of metrics.json."""
-
     value: float
     low: float | None = None
     high: float | None = None
@@ -50,8 +48,6 @@ class Metric:
 
 @dataclass(frozen=True)
 class Threshold:
-    """What the gate asks of one metric."""
-
     metric: str
     sign: str
     """at most, below, at least or above."""

@@ -31,8 +31,6 @@ MAX_FILE_BYTES: Final = 256 * 2**20
 
 @dataclass(frozen=True)
 class PackageRecord:
-    """A package with what its addresses hold."""
-
     package: ModelPackage
     metrics: Mapping[str, Any]
     """metrics.json: `metrics` by name with value, low and high; `model`, the lineage. Empty without one."""

@@ -103,7 +103,6 @@ class PackageGroup:
         return self.show(arn)
 
     def arn(self, package: str) -> str:
-        """Return the ARN of a package given as its ARN, its version, or `latest`."""
         if package.startswith("arn:"):
             return package
         arns = {str(candidate.version): candidate.arn for candidate in self.list()}

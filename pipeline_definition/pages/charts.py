@@ -31,8 +31,6 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart."""
-
     name: str
     points: Points
     """(x, y), x ascending."""
@@ -42,8 +40,6 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """One value with its name."""
-
     name: str
     value: float
     low: float | None = None

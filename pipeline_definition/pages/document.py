@@ -19,8 +19,6 @@ class Fact:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its title and the names of its lines."""
-
     title: str
     svg: Markup
     keys: tuple[str, ...] = ()
@@ -57,8 +55,6 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One question that the page answers."""
-
     anchor: str
     title: str
     lead: str = ""

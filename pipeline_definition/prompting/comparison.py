@@ -45,8 +45,6 @@ class Contender:
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture of one contender."""
-
     prompt: str
     seed: int
     answer: Answer
@@ -60,8 +58,6 @@ class Shot:
 
 @dataclass(frozen=True)
 class Standing:
-    """How one contender did."""
-
     contender: Contender
     shots: tuple[Shot, ...]
     """In the order of prompts and seeds, the same for every contender."""

@@ -86,8 +86,6 @@ class Answer:
 
 
 class Endpoint(Protocol):
-    """Something that draws."""
-
     name: str
 
     def draw(self, request: Mapping[str, Any]) -> Answer:

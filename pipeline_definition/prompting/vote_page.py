@@ -27,8 +27,6 @@ Voter = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 
 
 class CastVote(BaseModel):
-    """What the page sends."""
-
     voter: Voter
     pair: str
     chosen: Shown

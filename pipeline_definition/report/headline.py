@@ -57,8 +57,6 @@ def failure(run: Run) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the headline."""
-
     label: str
     value: str
     passed: bool | None = None

@@ -27,8 +27,6 @@ Prices = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Cost:
-    """Instance-hours of one or more jobs."""
-
     instance_hours: float = 0.0
     usd: float = 0.0
     """Of the hours whose price is known."""

@@ -95,8 +95,6 @@ def _seed(value: Any) -> int:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One picture to generate."""
-
     index: int
     caption: str
     seed: int

@@ -26,8 +26,6 @@ TEMPLATE: Final = Path(__file__).with_name("copies.html")
 
 
 class ClosePair(NamedTuple):
-    """A drawn picture and the training picture that is nearest to it."""
-
     similarity: float
     prompt: str
     drawn: bytes

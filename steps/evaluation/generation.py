@@ -50,8 +50,6 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class PictureSet:
-    """One model's pictures, drawn in one way."""
-
     name: str
     source: ModelSource
     drawing: SamplingSettings

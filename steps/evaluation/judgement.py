@@ -21,8 +21,6 @@ from steps.progress import Progress
 
 @dataclass(frozen=True)
 class Judgement:
-    """One evaluation whose pictures are drawn."""
-
     work: Work
     captions: Captions
     reference: Reference

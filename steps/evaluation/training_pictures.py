@@ -36,8 +36,6 @@ TASKS_PER_WORKER: Final = 2
 
 
 class Nearest(NamedTuple):
-    """The nearest training picture of each picture."""
-
     similarities: Floats
     """Cosine of both descriptors, (N,)."""
     rows: Rows
