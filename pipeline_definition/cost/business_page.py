@@ -93,7 +93,7 @@ def _where(answers: Answers) -> Section:
         hours, gain = count(one.hours_saved_per_year), dollars(one.gain_usd_per_year)
         rows.append((one.use.name, one.kind, count(one.use.images_per_year), *usd, hours, gain))
     gains = [(answer.use.name, answer.gain_usd_per_year) for answer in answered]
-    chart = bars("gain", "Gain a year of each use", [(name, [(max(0.0, usd), dollars(usd))]) for name, usd in gains])
+    chart = bars("gain", "Gain a year of each use", [(name, max(0.0, usd), dollars(usd)) for name, usd in gains])
     table = Table(headers, tuple(rows), frozenset(range(2, 7)))
     return _section("where", charts=(Chart("Gain a year", chart),), tables=(table,))
 

@@ -90,19 +90,15 @@ def curves(
 
 
 @_chart
-def bars(axes: Axes, rows: Sequence[tuple[str, Sequence[tuple[float, str]]]]) -> None:
-    """Draw the bars of each row, one above the other, each with its text; every row has one bar, or every row two."""
+def bars(axes: Axes, rows: Sequence[tuple[str, float, str]]) -> None:
+    """Draw a bar for each (name, value, text), one above the other."""
     axes.grid(visible=False)
-    each = len(rows[0][1])
-    axes.figure.set_figheight((8 + (8 + 16.0 * each) * len(rows)) / 72)  # type: ignore[union-attr]
-    thickness = 0.56 if each == 1 else 0.34
-    for place, (_, values) in enumerate(rows):
-        for number, ((value, text), colour) in enumerate(zip(values, (ACCENT, SECOND), strict=False)):
-            y = -place - (number - (each - 1) / 2) * 0.38
-            axes.barh(y, value, height=thickness, color=colour)
-            axes.annotate(text, (value, y), (5, 0), textcoords="offset points", va="center")
-    axes.set_yticks([-place for place in range(len(rows))], [name for name, _ in rows])
-    axes.set_xlim(0, 1.22 * max(value for _, values in rows for value, _ in values) or 1)
+    axes.figure.set_figheight((8 + 24.0 * len(rows)) / 72)  # type: ignore[union-attr]
+    for place, (_, value, text) in enumerate(rows):
+        axes.barh(-place, value, height=0.56, color=ACCENT)
+        axes.annotate(text, (value, -place), (5, 0), textcoords="offset points", va="center")
+    axes.set_yticks([-place for place in range(len(rows))], [name for name, *_ in rows])
+    axes.set_xlim(0, 1.22 * max(value for _, value, _ in rows) or 1)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
 

@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, HTMLResponse
 
 from pipeline_definition.pages.document import Document
 from pipeline_definition.pages.html import to_html
-from pipeline_definition.prompting.ballot import Ballot, Shown
+from pipeline_definition.prompting.votes import Ballot, Shown
 
 PAGE: Final = Path(__file__).with_name("vote.html")
 HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}

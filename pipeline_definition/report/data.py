@@ -105,7 +105,7 @@ def share_chart(name: str, title: str, counts: Mapping[str, float], whole: float
         return
     words = {label: count(value) + (f" ({percent(value / whole)})" if whole else "") for label, value in counts.items()}
     description = ", ".join(f"{label}: {text}" for label, text in words.items())
-    rows = [(label, [(value, words[label])]) for label, value in counts.items()]
+    rows = [(label, value, words[label]) for label, value in counts.items()]
     yield Chart(title, charts.bars(name, description, rows))
 
 

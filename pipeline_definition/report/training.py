@@ -89,8 +89,8 @@ def _charts(run: Run) -> Iterator[Chart]:
     parts = sorted(time_parts(run).items(), key=lambda part: -part[1])
     whole = sum(seconds for _, seconds in parts)
     if whole > 0:
-        rows = [(name, [(value, percent(value / whole))]) for name, value in parts]
-        description = ", ".join(f"{name} {text}" for name, [(_, text)] in rows)
+        rows = [(name, value, percent(value / whole)) for name, value in parts]
+        description = ", ".join(f"{name} {text}" for name, _, text in rows)
         yield Chart("Where the time of the training went", charts.bars(f"time{run.phase}", description, rows))
 
 
