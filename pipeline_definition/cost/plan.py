@@ -227,7 +227,7 @@ class _Search:
             gpu, peaks = instance(name).gpu, self.estimator.rates.gpus
             if not gpu or gpu.name not in peaks or gpu.compute_capability < BFLOAT16_COMPUTE_CAPABILITY:
                 continue
-            sold = prices.on_demand or (_is_training(job) and "training_plan" in self.purchases)
+            sold = "on_demand" in prices or (_is_training(job) and "training_plan" in self.purchases)
             if sold and name in known_types(job.kind) and (_is_training(job) or peaks[gpu.name].single):
                 yield name
 
