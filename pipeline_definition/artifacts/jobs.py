@@ -130,7 +130,6 @@ def _job(sagemaker: Any, kind: str, name: str) -> DescribedJob:
 
 
 def _hosts(resources: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """Return the groups of equal hosts: one, or those of a heterogeneous cluster."""
     chosen = {key.removeprefix("Selected"): value for key, value in resources.items() if key.startswith("Selected")}
     groups = resources.get("InstanceGroups") or [{**resources, **chosen}]
     plans = {entry["InstanceType"]: entry.get("TrainingPlanArns") for entry in resources.get("InstancePreferences", ())}

@@ -211,7 +211,6 @@ def frontier(points: Points, lower_is_better: bool) -> Points:
 
 
 def _reach(mark: Mark) -> tuple[tuple[float], tuple[float]] | None:
-    """Return how far the interval reaches down and up."""
     if mark.low is None or mark.high is None:
         return None
     return (max(0.0, mark.value - mark.low),), (max(0.0, mark.high - mark.value),)

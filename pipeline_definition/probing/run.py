@@ -57,7 +57,6 @@ class ProbeOutcome:
         self.add(known["check"], FAILED, text, fix_of(text) or known["fix"])
 
     def judge(self) -> None:
-        """Add how the job itself ended, and which of its hosts said nothing."""
         if self.step.status != "Succeeded":
             self.explain(self.step.failure_reason or f"the job is {self.step.status}")
             return
@@ -219,7 +218,6 @@ class ProbeRun:
                     outcome.hosts.setdefault(host, []).append(line)
 
     def _finish(self, outcome: ProbeOutcome, log: JobLog) -> None:
-        """Read the results of an ended job, and say what of it can be read."""
         is_ended_well, is_endpoint = outcome.step.status == "Succeeded", outcome.job.kind == "endpoint"
         try:
             if is_ended_well or not is_endpoint:

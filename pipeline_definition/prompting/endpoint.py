@@ -64,7 +64,6 @@ class DrawnPicture:
 
     @property
     def notes(self) -> list[str]:
-        """What whoever sees the picture has to know."""
         cut = {"prompt": self.truncated, "negative prompt": self.negative_truncated}
         notes = [f"the model did not read the end of the {what}" for what, is_cut in cut.items() if is_cut]
         return [*notes, "the safety checker replaced it with a black one"] if self.flagged else notes

@@ -121,7 +121,6 @@ def _by_prompt(plan: StudyPlan, scored: Sequence[ScoredTrial], key: Callable[[Se
 def write_tables(
     folder: Path, plan: StudyPlan, scored: Sequence[ScoredTrial], outcome: Results, about: StudyProvenance
 ) -> None:
-    """Write table.csv and study.json, each whole or not at all."""
     rows = [
         {
             "prompt": item.trial.prompt,

@@ -25,7 +25,6 @@ def parameters_section(run: Run) -> Section:
 
 
 def lineage_section(run: Run) -> Section:
-    """Return the package, its approval, and what the training recorded with the model."""
     package, lineage = run.artifacts.model_package or {}, run.artifacts.lineage or {}
     rows = [("model package", str(package["arn"]))] if package.get("arn") else []
     rows += [("model archive", str(uri)) for uri in package.get("model_data") or () if uri]

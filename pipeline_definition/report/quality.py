@@ -109,7 +109,6 @@ def _pictures(entry: Mapping[str, Any]) -> str:
 
 
 def _trend(name: str, versions: Sequence[Mapping[str, Any]], asked: Threshold | None) -> Iterator[Chart]:
-    """Draw a metric over the versions that were measured as the last one was."""
     title, own = f"{metric_name(name)} by version", measured_as(name, versions[-1]["metrics"][name])
     kin = (one for one in versions if measured_as(name, one["metrics"].get(name, {})) == own)
     found = ((one["version"], metric(one, name)) for one in kin)

@@ -110,7 +110,6 @@ def wrapped(caption: str) -> list[str]:
 
 
 def _fit(text: str, size_px: int, width_px: int) -> str:
-    """Cut a line that is too wide, and end it with an ellipsis."""
     face = font(size_px)
     if face.getlength(text) <= width_px:
         return text
