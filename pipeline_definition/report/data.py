@@ -7,18 +7,13 @@ from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, EmbeddedPicture, Fact, Section, Table, data_address, known_facts
 from pipeline_definition.pages.formats import count, figure, number, percent, plain, size
+from pipeline_definition.report import LABELS
 from pipeline_definition.report.run import Run
 
 # Latents drawn from the moments and scaled once have a deviation near 1: Rombach et al. 2022, arXiv:2112.10752.
 SCALED_STD_RANGE = (0.5, 2.0)
 DIGEST_CHARACTERS = 12
 MAX_CAPTION_CHARACTERS = 160
-DIGESTS = {
-    "encoder_digest": "VAE",
-    "tokenizer_digest": "tokenizer",
-    "text_encoder_digest": "text encoder",
-    "source_manifest_digest": "shards manifest",
-}
 
 
 def download_section(run: Run) -> Section:
@@ -74,7 +69,7 @@ def latents_section(run: Run) -> Section:
     manifest = run.artifacts.latents_manifest or {}
     counts = manifest.get("counts") or {}
     train, heldout = number(counts.get(TRAIN_SPLIT)), number(counts.get(HELDOUT_SPLIT))
-    known = ((label, str(manifest.get(key) or "")) for key, label in DIGESTS.items())
+    known = ((label, str(manifest.get(key) or "")) for key, label in LABELS["latents_digests"].items())
     digests = tuple((label, digest[:DIGEST_CHARACTERS]) for label, digest in known if digest)
     lead = ""
     if train is not None:

@@ -12,21 +12,8 @@ from pipeline_definition.models.versions import trend_table
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, beside, count, figure, number, plain, setting
+from pipeline_definition.report import LABELS
 from pipeline_definition.report.run import Run
-
-LEAD = (
-    "On captions that training never saw. The FID of the real pictures is that of one half against the other: what so "
-    "few pictures leave between two sets that are equally good."
-)
-FACTS = {
-    "samples": "pictures judged",
-    "guidance_scale": "guidance scale",
-    "inference_steps": "denoising steps",
-    "sampler": "sampler",
-    "size_px": "side in px",
-    "fid_features": "FID features",
-    "seed": "seed",
-}
 
 
 def scorecard_section(run: Run) -> Section:
@@ -49,9 +36,9 @@ def scorecard_section(run: Run) -> Section:
 
 def quality_section(run: Run) -> Section:
     metrics = run.artifacts.metrics or {}
-    facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
+    facts = tuple(Fact(label, plain(metrics[key])) for key, label in LABELS["metrics"].items() if key in metrics)
     notes = (f"{note[:1].upper()}{note[1:]}." for note in map(str, metrics.get("notes") or ()))
-    lead = " ".join([LEAD, *notes]) if metrics else ""
+    lead = " ".join([LABELS["metrics_lead"], *notes]) if metrics else ""
     rows = []
     for key, entry in (metrics.get("metrics") or {}).items():
         measured, found = metric(metrics, key), NAME.fullmatch(key)
