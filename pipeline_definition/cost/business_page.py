@@ -186,7 +186,10 @@ def _sensitivity(answers: Answers) -> Section:
     budgets = tuple((percent(part), *map(dollars, usd)) for part, usd in zip(parts, at_budgets, strict=True))
     table = answers.table_of(FRACTIONS)
     fractions = tuple((percent(fraction), *map(dollars, row)) for fraction, row in zip(FRACTIONS, table, strict=True))
-    turns = tuple((path.replace("_", " "), _turn(fraction)) for path, fraction in answers.turns.items())
+    turns = tuple(
+        (path.replace("_", " "), "nowhere between 0 and 1" if fraction is None else f"{fraction:.1%}")
+        for path, fraction in answers.turns.items()
+    )
     tables = (
         Table(("Accepted: custom, and pretrained across", *map(percent, FRACTIONS)), fractions, frozenset(range(1, 7))),
         Table(("Fraction", "Where the verdict turns"), turns),
@@ -194,10 +197,6 @@ def _sensitivity(answers: Answers) -> Section:
     )
     chart = Chart(title, drawing, ("at the high end", "at the low end"))
     return _section("sensitivity", charts=(chart,), tables=tables)
-
-
-def _turn(fraction: float | None) -> str:
-    return "nowhere between 0 and 1" if fraction is None else f"{fraction:.1%}"
 
 
 def _inputs(answers: Answers) -> Section:

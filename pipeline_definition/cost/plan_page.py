@@ -12,10 +12,6 @@ from pipeline_definition.cost.plan import MORE_DAYS, MORE_USD, Plan
 from pipeline_definition.cost.tables import hours_text, usd_text
 from pipeline_definition.pages.document import Chart, Document, Section, Table
 
-STEP_HEADERS = ("step", "hosts", "time", "dollars", "scaling", "micro-batch", "rate")
-STEP_NUMERIC = frozenset({2, 3, 4, 5})
-OPTION_HEADERS = ("days", "dollars", "meets", "trained on", "slowest step")
-OPTION_NUMERIC = frozenset({0, 1})
 SHOWN_OPTIONS = 10
 CHART_POINTS = 150
 WORDS: Final = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -79,13 +75,15 @@ def set_lines(plan: Plan, is_spot: bool) -> Iterator[str]:
 
 
 def step_table(plan: Plan) -> Table:
-    return Table(STEP_HEADERS, tuple(_step_row(hosts) for hosts in plan.choice.hosts), STEP_NUMERIC)
+    headers = ("step", "hosts", "time", "dollars", "scaling", "micro-batch", "rate")
+    return Table(headers, tuple(map(_step_row, plan.choice.hosts)), frozenset({2, 3, 4, 5}))
 
 
 def option_table(plan: Plan) -> Table:
     """Return some of the frontier, evenly spread, with the choice."""
     around = {plan.options.index(plan.choice), *_spread(range(len(plan.options)), SHOWN_OPTIONS)}
-    return Table(OPTION_HEADERS, tuple(_option_row(plan, plan.options[at]) for at in sorted(around)), OPTION_NUMERIC)
+    headers = ("days", "dollars", "meets", "trained on", "slowest step")
+    return Table(headers, tuple(_option_row(plan, plan.options[at]) for at in sorted(around)), frozenset({0, 1}))
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
