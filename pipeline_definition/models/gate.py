@@ -9,7 +9,7 @@ from typing import Any
 from params.layout import CLIP_SCORE, CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED, UNKNOWN_BOUND, WARNINGS
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.models.metric_names import metric_name
-from pipeline_definition.pages.charts import Mark
+from pipeline_definition.pages.charts import Measured
 from pipeline_definition.pages.formats import DASH, beside, figure, number, setting
 
 _METRIC_PATH = re.compile(r"^metrics\.([^.]+)\.(value|low|high)$")
@@ -26,11 +26,7 @@ _FALLBACKS = {CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED}
 
 
 @dataclass(frozen=True)
-class Metric:
-    value: float
-    low: float | None = None
-    high: float | None = None
-    """Bounds of its confidence interval."""
+class Metric(Measured):
     confidence: float | None = None
 
     @property
@@ -41,9 +37,6 @@ class Metric:
         if self.high >= UNKNOWN_BOUND:
             return "too few pictures to tell"
         return f"{beside(self.low, self.value)} to {beside(self.high, self.value)}"
-
-    def mark(self, name: str) -> Mark:
-        return Mark(name, self.value, self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Mark:
-    name: str
+class Measured:
     value: float
     low: float | None = None
     high: float | None = None
@@ -159,26 +158,26 @@ def trade_off(
 @_chart
 def plane(
     axes: Axes,
-    marks: Sequence[tuple[Mark, Mark]],
+    marks: Sequence[tuple[str, Measured, Measured]],
     limits: Limits,
     chosen: str,
     joined: bool = False,
     names: tuple[str, str] = ("CLIP score", "FID"),
 ) -> None:
-    """Draw FID over CLIP score, (CLIP score, FID) with both intervals for each mark; the `chosen` one is the model's.
+    """Draw FID over CLIP score, for each (name, CLIP score, FID) with both intervals; the `chosen` one is the model's.
 
     `limits` are the gate's smallest CLIP score and largest FID: what passes lies right of the one and below the other.
     Marks `joined` in their order make the FID-CLIP curve; a limit far outside the curve is not drawn.
     """
     others = SECOND if joined else MUTED
     if joined:
-        axes.plot([x.value for x, _ in marks], [y.value for _, y in marks], color=others, linewidth=1.4)
-    for x, y in marks:
-        is_chosen = x.name == chosen
+        axes.plot([x.value for _, x, _ in marks], [y.value for *_, y in marks], color=others, linewidth=1.4)
+    for name, x, y in marks:
+        is_chosen = name == chosen
         colour = ACCENT if is_chosen else others
         place, offset, side = (x.value, y.value), (0, 9 if is_chosen else -10), "bottom" if is_chosen else "top"
         axes.errorbar(*place, _reach(y), _reach(x), "o", color=colour, markersize=6.5, elinewidth=1.6)
-        axes.annotate(x.name, place, offset, textcoords="offset points", color=colour, ha="center", va=side)
+        axes.annotate(name, place, offset, textcoords="offset points", color=colour, ha="center", va=side)
     axes.margins(0.16, 0.2)
     if joined:
         limits = (_if_near(limits[0], axes.get_xlim()), _if_near(limits[1], axes.get_ylim()))
@@ -210,7 +209,7 @@ def frontier(points: Points, lower_is_better: bool) -> Points:
     return front
 
 
-def _reach(mark: Mark) -> tuple[tuple[float], tuple[float]] | None:
+def _reach(mark: Measured) -> tuple[tuple[float], tuple[float]] | None:
     if mark.low is None or mark.high is None:
         return None
     return (max(0.0, mark.value - mark.low),), (max(0.0, mark.high - mark.value),)
