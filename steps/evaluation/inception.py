@@ -64,7 +64,7 @@ class Convolution(nn.Module):
         self, channels: int, outputs: int, height: int = 1, width: int = 1, stride: int = 1, padded: bool = True
     ) -> None:
         super().__init__()
-        padding = (height // 2, width // 2) if padded else 0
+        padding = (height // 2, width // 2) if padded else (0, 0)
         self.conv = nn.Conv2d(channels, outputs, (height, width), stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=0.001)
 
@@ -80,7 +80,7 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, channels: int, chains: Mapping[str, Sequence[Sequence[int]]], pool: str, pool_channels: int = 0
+        self, channels: int, chains: Mapping[str, Sequence[Sequence[Any]]], pool: str, pool_channels: int = 0
     ) -> None:
         super().__init__()
         self._chains: list[list[str]] = []
