@@ -3,8 +3,8 @@
 Reads input_dir("model")/model.tar.gz, input_dir("pretrained") (the generic model, where it is a whole one), the
 approved model's archive, input_dir("evaluator") (CLIP, and Inception's weights where FID uses them) and
 input_dir("reference"), the held-out pictures of encode. Writes samples/*.png, samples.json, contact_sheet.png,
-guidance_curve.png, copies.html where training pictures have descriptors, and, last, metrics.json into
-output_dir("evaluation"). Run again after a kill, it draws only the pictures that are missing.
+copies.html where training pictures have descriptors, and, last, metrics.json into output_dir("evaluation"). Run again
+after a kill, it draws only the pictures that are missing.
 
     python -m steps evaluate --samples 30000 --guidance-scale 8 --sampler ddim --inference-steps 50
 """

@@ -57,8 +57,6 @@ class DataFiles(Protocol):
 
 
 class DataFolder:
-    """Files in a folder."""
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
@@ -74,7 +72,6 @@ class DataFolder:
         return sorted(names)[:MAX_NAMES]
 
     def read(self, name: str, start: int = 0, count: int | None = None, limit: int = 256 << 20) -> bytes | None:
-        """Return bytes of a file below the folder."""
         path = (self._folder / name).resolve()
         is_inside = path.is_relative_to(self._folder.resolve()) and path.is_file()
         if not is_inside or (path.stat().st_size if count is None else count) > limit:
@@ -85,22 +82,17 @@ class DataFolder:
 
 
 class DataPrefix:
-    """Objects under a prefix."""
-
     def __init__(self, client: Any, uri: str) -> None:
-        """`client` is boto3's."""
         self._client = client
         self._bucket, key = split_uri(uri)
         self._prefix = key.rstrip("/") + "/" if key.strip("/") else ""
 
     def names(self) -> list[str]:
-        """Return names in order."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
         keys = (item["Key"] for page in pages for item in page.get("Contents", ()))
         return [key[len(self._prefix) :] for key in islice(keys, MAX_NAMES)]
 
     def read(self, name: str, start: int = 0, count: int | None = None, limit: int = 256 << 20) -> bytes | None:
-        """Return bytes of an object."""
         span = {} if count is None else {"Range": f"bytes={start}-{start + count - 1}"}
         if count is not None and count > limit:
             return None

@@ -31,8 +31,6 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Artifacts:
-    """What one run left behind."""
-
     folder: Path
     execution: Json = field(default_factory=dict)
     """Status, failure reason, steps with their times, jobs and last log lines, and what could not be fetched."""

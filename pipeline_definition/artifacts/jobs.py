@@ -30,8 +30,6 @@ READ: Final = {
 
 @dataclass(frozen=True)
 class DescribedJob:
-    """One SageMaker job."""
-
     kind: str
     name: str
     status: str = ""
@@ -47,7 +45,6 @@ class DescribedJob:
 
 
 def describe(sagemaker: Any, step: ExecutionStep) -> DescribedJob | None:
-    """Return the job that a step ran, or None for a step that runs none."""
     for kind in READ:
         if arn := step.arn(kind):
             return _job(sagemaker, kind, arn.rsplit("/", 1)[-1])
@@ -55,7 +52,6 @@ def describe(sagemaker: Any, step: ExecutionStep) -> DescribedJob | None:
 
 
 def tuning(sagemaker: Any, name: str) -> dict[str, Any]:
-    """Return a tuning job's objective and trials."""
     about = sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     config = about["HyperParameterTuningJobConfig"]
     objective = config.get("HyperParameterTuningJobObjective", {})
@@ -134,7 +130,6 @@ def _job(sagemaker: Any, kind: str, name: str) -> DescribedJob:
 
 
 def _hosts(resources: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """Return the groups of equal hosts: one, or those of a heterogeneous cluster."""
     chosen = {key.removeprefix("Selected"): value for key, value in resources.items() if key.startswith("Selected")}
     groups = resources.get("InstanceGroups") or [{**resources, **chosen}]
     plans = {entry["InstanceType"]: entry.get("TrainingPlanArns") for entry in resources.get("InstancePreferences", ())}

@@ -31,8 +31,6 @@ DIGEST_LETTERS: Final = 8
 
 @dataclass(frozen=True)
 class OwnData:
-    """A data set of one's own."""
-
     place: str
     name: str
     """Of its artifacts."""
@@ -137,7 +135,6 @@ def _source(place: str, files: DataFiles, names: Sequence[str]) -> str:
 
 
 def _is_read(name: str, source: str) -> bool:
-    """Whether Download reads a file of this name."""
     if source == STORED:
         is_metadata = name.rsplit("/", 1)[-1] in METADATA_FILES
         return is_metadata or name.lower().endswith((*PICTURES, *CAPTION_FILES, ".parquet"))

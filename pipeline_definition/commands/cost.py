@@ -224,9 +224,9 @@ def plan(
     if out:
         write_text(out, to_html(plan_page.plan_document(planned, settings.pipeline_name, *how)))
     sets = plan_page.set_table({str(one): found for found, one, *_ in plans})
-    compared = (shown(sets), dim(plan_page.OTHER_MODELS), "") if len(plans) > 1 else ()
+    compared = (shown(sets), dim(plan_page.WORDS["other_models"]), "") if len(plans) > 1 else ()
     tables = (shown(plan_page.step_table(planned)), "", shown(plan_page.option_table(planned)))
-    said = (*compared, plan_page.verdict(planned), *how, "", *tables, *map(dim, plan_page.NOTES))
+    said = (*compared, plan_page.verdict(planned), *how, "", *tables, *map(dim, plan_page.WORDS["notes"]))
     return Reply(plan_page.plan_json(planned) | {"start": list(how)}, *said, status=0 if planned.best else 1)
 
 

@@ -201,9 +201,9 @@ def _let_people_vote(
     open_browser: bool,
 ) -> Reply:
     """Draw the pairs, serve the page until Ctrl-C, and return what people said."""
-    from pipeline_definition.prompting.ballot import draw_ballot
     from pipeline_definition.prompting.preference import VOTE_HEADERS, poll_rows, polls
     from pipeline_definition.prompting.vote_page import serve, vote_app
+    from pipeline_definition.prompting.votes import draw_ballot
 
     with Progress(console=errors) as progress:
         drawing = progress.add_task("drawing", total=len(contenders) * len(texts) * len(seeds))

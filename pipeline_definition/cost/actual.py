@@ -28,7 +28,6 @@ class Billed:
 
     @property
     def usd(self) -> float:
-        """All services together."""
         return sum(self.usd_by_service.values())
 
 

@@ -63,8 +63,6 @@ class Swing:
 
 @dataclass(frozen=True)
 class Answers:
-    """Every derived number."""
-
     case: BusinessCase
     generation_usd_per_picture: float
     endpoint_usd_per_hour: float
@@ -125,7 +123,6 @@ class Answers:
 
     @property
     def defender_usd_per_year(self) -> float:
-        """What that model brings a year."""
         name = self.defender_name
         return self.gain_of(self.case.candidates[name]) if name != "nothing" else 0.0
 
@@ -177,7 +174,6 @@ class Answers:
 
     @property
     def pays(self) -> bool:
-        """Whether the budget does."""
         return self.net_present_value_usd() > 0
 
     @property
@@ -201,7 +197,6 @@ class Answers:
 
     @property
     def compute_budget_usd(self) -> float:
-        """Compute's part of the budget."""
         return self.case.investment.budget_usd * self.case.investment.compute_fraction
 
     def cumulative(self) -> list[tuple[float, float]]:
@@ -215,7 +210,6 @@ class Answers:
     # What if?
 
     def with_input(self, path: str, value: float) -> "Answers":
-        """Return the answers for another value of one input."""
         return answers_of(self.case.changed(path, value))
 
     def break_even_of(self, path: str, low: float = 0.001, high: float = 1.0) -> float | None:

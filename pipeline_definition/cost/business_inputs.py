@@ -19,8 +19,6 @@ EXAMPLE_FILE = Path(__file__).with_name("business_case.yaml")
 
 
 class Use(Model):
-    """One place where pictures are made."""
-
     name: str
     images_per_year: float = Field(ge=0)
     """Accepted pictures."""
@@ -58,8 +56,6 @@ class Candidate(Model):
 
 
 class Generation(Model):
-    """The endpoint that makes the pictures."""
-
     instance_type: str
     model: str = "Stable Diffusion 2"
     resolution_px: int = Field(ge=8, multiple_of=8)
@@ -127,7 +123,6 @@ class BusinessCase(Model):
         return dict(sorted(there.items(), key=lambda item: item[1].fixed_usd(self.investment.years)))
 
     def changed(self, path: str, value: float) -> "BusinessCase":
-        """Return the case with another value of an input."""
         changed: BusinessCase = _changed(self, path.split("."), value)
         return changed
 

@@ -1,8 +1,14 @@
-"""A business case as a document: three questions, each answered in words, then in numbers, then what they rest on."""
+"""A business case as a document: three questions, each answered in words, then in numbers, then what they rest on.
+
+Reads business_page.yaml, which has the words that do not depend on the numbers.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
 
 from pipeline_definition.cost.business_case import BUDGET_FACTORS, Answers
 from pipeline_definition.cost.business_inputs import Candidate
@@ -13,34 +19,14 @@ from pipeline_definition.pages.formats import DASH, count, dollars, leaves, perc
 
 CHART_POINTS = 40
 FRACTIONS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65)
-NAMES = {
-    "nothing": "no model at all",
-    "api": "an API paid by the picture",
-    "pretrained": "the open pretrained model",
-    "fine_tuned": "the open model, fine-tuned",
-    "custom": "a custom model",
-}
+_WORDS: Final = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+NAMES: Final[Mapping[str, str]] = _WORDS["names"]
 # What the JSON has of the answers and of a use, by the same names.
 DERIVED = (
     *("defender_name", "defender_usd_per_year", "added_usd_per_year", "pays", "break_even_images", "cheapest_name"),
     *("return_on_investment", "payback_months", "justified_budget_usd"),
 )
 OF_A_USE = ("kind", "saving_usd_per_year", "hours_saved_per_year", "gain_usd_per_year")
-# The unit of an input, by a part of its name.
-UNITS = {
-    "usd_per_year": "$ a year",
-    "usd_per": "$ each",
-    "usd": "$",
-    "hours": "h",
-    "months": "months",
-    "years": "years",
-    "fraction": "of 1",
-    "probability": "of 1",
-    "rate": "a year, of 1",
-    "px": "px",
-    "images_per_year": "pictures a year",
-    "steps": "steps",
-}
 
 
 def case_document(answers: Answers, votes: str = "") -> Document:
@@ -51,7 +37,6 @@ def case_document(answers: Answers, votes: str = "") -> Document:
 
 
 def case_json(answers: Answers) -> Mapping[str, Any]:
-    """Return the derived numbers."""
     return {
         "inputs": answers.case.model_dump(),
         "in_words": in_words(answers),
@@ -95,6 +80,10 @@ def in_words(answers: Answers) -> list[str]:
     ]
 
 
+def _section(name: str, **parts: Any) -> Section:
+    return Section(name, **_WORDS["sections"][name], **parts)
+
+
 def _where(answers: Answers) -> Section:
     headers = ("Use", "It", *(f"{what} a year" for what in ("Pictures", "Saved", "New revenue", "Hours saved", "Gain")))
     answered = sorted(answers.uses, key=lambda answer: -answer.gain_usd_per_year)
@@ -104,14 +93,9 @@ def _where(answers: Answers) -> Section:
         hours, gain = count(one.hours_saved_per_year), dollars(one.gain_usd_per_year)
         rows.append((one.use.name, one.kind, count(one.use.images_per_year), *usd, hours, gain))
     gains = [(answer.use.name, answer.gain_usd_per_year) for answer in answered]
-    chart = bars("gain", "Gain a year of each use", [(name, [(max(0.0, usd), dollars(usd))]) for name, usd in gains])
-    title = "1. Where would it cut cost, speed up production or grow revenue?"
-    lead = (
-        "Saved: pictures x (cost of one today, hours saved at their wage included, less the cost of an accepted"
-        " picture) by the model that brings most."
-    )
+    chart = bars("gain", "Gain a year of each use", [(name, max(0.0, usd), dollars(usd)) for name, usd in gains])
     table = Table(headers, tuple(rows), frozenset(range(2, 7)))
-    return Section("where", title, lead, charts=(Chart("Gain a year", chart),), tables=(table,))
+    return _section("where", charts=(Chart("Gain a year", chart),), tables=(table,))
 
 
 def _which(answers: Answers) -> Section:
@@ -134,12 +118,7 @@ def _which(answers: Answers) -> Section:
     candidates = answers.case.candidates
     headers, numeric = ("", *(name.replace("_", "-") for name in candidates)), range(1, len(candidates) + 1)
     table = Table(headers, tuple(_compared(answers)), frozenset(numeric))
-    lead = (
-        "An accepted picture costs (generation + review) / fraction accepted, and what wrong ones cost. Each model is"
-        " credited with what it adds over the most valuable of those that take less money. The fractions decide:"
-        " measure them with blind votes on your own prompts before you commit."
-    )
-    return Section("which", "2. A custom model or the open pretrained one?", lead, facts, (chart,), (table,))
+    return _section("which", facts=facts, charts=(chart,), tables=(table,))
 
 
 def _compared(answers: Answers) -> Iterator[tuple[str, ...]]:
@@ -193,9 +172,8 @@ def _how_much(answers: Answers) -> Section:
     )
     described = "Dollars added less dollars spent, by month"
     drawing = curves("cumulative", described, [Series("", answers.cumulative())], "months", in_dollars=True)
-    lead = "The budget is spent at the beginning; what the model adds comes month by month."
     chart = Chart("Added less spent, not discounted", drawing)
-    return Section("how-much", "3. What compute budget does the return justify?", lead, facts, (chart,))
+    return _section("how-much", facts=facts, charts=(chart,))
 
 
 def _sensitivity(answers: Answers) -> Section:
@@ -208,19 +186,17 @@ def _sensitivity(answers: Answers) -> Section:
     budgets = tuple((percent(part), *map(dollars, usd)) for part, usd in zip(parts, at_budgets, strict=True))
     table = answers.table_of(FRACTIONS)
     fractions = tuple((percent(fraction), *map(dollars, row)) for fraction, row in zip(FRACTIONS, table, strict=True))
-    turns = tuple((path.replace("_", " "), _turn(fraction)) for path, fraction in answers.turns.items())
+    turns = tuple(
+        (path.replace("_", " "), "nowhere between 0 and 1" if fraction is None else f"{fraction:.1%}")
+        for path, fraction in answers.turns.items()
+    )
     tables = (
         Table(("Accepted: custom, and pretrained across", *map(percent, FRACTIONS)), fractions, frozenset(range(1, 7))),
         Table(("Fraction", "Where the verdict turns"), turns),
         Table(("Of it comes true", *(f"{one:g} x budget" for one in BUDGET_FACTORS)), budgets, frozenset({1, 2, 3})),
     )
-    lead = "Net present value if an input is other than assumed: by its stated range, else a fifth down and up."
     chart = Chart(title, drawing, ("at the high end", "at the low end"))
-    return Section("sensitivity", "What if?", lead, charts=(chart,), tables=tables, is_wide=True)
-
-
-def _turn(fraction: float | None) -> str:
-    return "nowhere between 0 and 1" if fraction is None else f"{fraction:.1%}"
+    return _section("sensitivity", charts=(chart,), tables=tables)
 
 
 def _inputs(answers: Answers) -> Section:
@@ -236,12 +212,12 @@ def _inputs(answers: Answers) -> Section:
     derived = (("prices.yaml", f"{host}, an hour", usd), pictures)
     stated = Table(("Input", "Value", "Unit", "Range", "Source"), tuple(rows), wraps=True)
     tables = (stated, Table(("From", "What", "Value"), derived, frozenset({2})))
-    return Section("inputs", "Inputs", "Everything above is derived from these.", tables=tables, is_wide=True)
+    return _section("inputs", tables=tables)
 
 
 def _unit(name: str) -> str:
     last = name.rsplit(" › ", 1)[-1].replace(" ", "_")
-    return next((unit for part, unit in UNITS.items() if part in last), "")
+    return next((unit for part, unit in _WORDS["units"].items() if part in last), "")
 
 
 def _months(months: float | None) -> str:

@@ -40,7 +40,6 @@ class Correction(Model):
 
     @property
     def work(self) -> Work:
-        """What it is a correction of."""
         return self.program, self.instance_type, self.model
 
 

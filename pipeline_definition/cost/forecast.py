@@ -42,12 +42,10 @@ class Forecast:
 
     @property
     def days(self) -> float:
-        """The same in days."""
         return self.hours / HOURS_PER_DAY
 
     @property
     def gpu_hours(self) -> float:
-        """Of every job."""
         return sum(line.gpu_hours for line in self.lines)
 
     @property

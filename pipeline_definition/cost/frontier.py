@@ -50,7 +50,6 @@ class Way:
 
     @property
     def days(self) -> float:
-        """The hours in days."""
         return self.hours / HOURS_PER_DAY
 
     @property

@@ -58,5 +58,4 @@ def list_price_usd(settings: Settings, instance_type: str) -> float:
 
 
 def purchase_of(settings: Settings) -> Purchase:
-    """Return how Train's hosts are bought."""
     return "spot" if settings.train.spot else "on_demand"

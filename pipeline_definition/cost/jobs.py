@@ -33,8 +33,6 @@ Bill = Mapping[Purchase, float | None]
 
 @dataclass(frozen=True)
 class ForecastLine:
-    """One line of a forecast."""
-
     step: str
     what: str
     """Hosts, size, or number of requests."""
@@ -70,7 +68,6 @@ class Estimator:
 
     @functools.cached_property
     def model(self) -> ModelFigures:
-        """What the model that is trained takes."""
         return declared_model(self.settings.data.model)
 
     @functools.cached_property
@@ -237,7 +234,6 @@ def total_usd(lines: Iterable[ForecastLine], purchase: Purchase) -> float:
 
 
 def encoders_step(step: str) -> str:
-    """Return the name of the line for the encoders of a training step."""
     return f"{step} encoders"
 
 

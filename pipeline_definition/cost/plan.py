@@ -39,8 +39,6 @@ MORE_USD, MORE_DAYS = 1000.0, 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """The options, and what was asked for."""
-
     deadline_days: float
     budget_usd: float
     workload: Workload
@@ -51,7 +49,6 @@ class Plan:
     """The same without the instance type that the choice trains on."""
 
     def meets(self, option: Way) -> bool:
-        """Tell whether an option keeps both limits."""
         return option.days <= self.deadline_days and option.usd <= self.budget_usd
 
     @property
@@ -230,7 +227,7 @@ class _Search:
             gpu, peaks = instance(name).gpu, self.estimator.rates.gpus
             if not gpu or gpu.name not in peaks or gpu.compute_capability < BFLOAT16_COMPUTE_CAPABILITY:
                 continue
-            sold = prices.on_demand or (_is_training(job) and "training_plan" in self.purchases)
+            sold = "on_demand" in prices or (_is_training(job) and "training_plan" in self.purchases)
             if sold and name in known_types(job.kind) and (_is_training(job) or peaks[gpu.name].single):
                 yield name
 

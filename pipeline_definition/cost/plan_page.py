@@ -1,37 +1,23 @@
-"""A plan as words, as tables and as a page with its chart."""
+"""A plan as words, as tables and as a page with its chart. Reads plan_page.yaml."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
 
 from pipeline_definition.cost.frontier import PlannedHosts, Way
 from pipeline_definition.cost.plan import MORE_DAYS, MORE_USD, Plan
 from pipeline_definition.cost.tables import hours_text, usd_text
 from pipeline_definition.pages.document import Chart, Document, Section, Table
 
-STEP_HEADERS = ("step", "hosts", "time", "dollars", "scaling", "micro-batch", "rate")
-STEP_NUMERIC = frozenset({2, 3, 4, 5})
-OPTION_HEADERS = ("days", "dollars", "meets", "trained on", "slowest step")
-OPTION_NUMERIC = frozenset({0, 1})
 SHOWN_OPTIONS = 10
 CHART_POINTS = 150
-CHART_TITLE = "Days against dollars; dashed are the limits, the line is the frontier, the large dot the choice"
-NOTES = (
-    "Scaling: with the global batch fixed, GPU-hours grow in a straight line with the GPUs beyond one host, "
-    "steeper the faster the GPU; fitted on published runs on 16 to 1,024 A100, H100 and H200 (8 % off at worst).",
-    "Spot: for Train alone, 15 % more wall time for waiting, an assumption.",
-    "Micro-batch: the largest that fits the GPU's memory: tune.micro_batch_size and each later phase's "
-    "micro_batch_size may be this or less.",
-    "Savings and training plans bind: their prices count only where you say that there is one (--savings-plan, "
-    "--training-plan). What you --set stays as it is. Counts beyond your quotas: `sd-pipeline start` names them.",
-)
-
-
-OTHER_MODELS = "Every set as it is, with its own model and samples: which draws better, evaluation says, not this."
+WORDS: Final = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 def set_table(plans: Mapping[str, Plan]) -> Table:
-    """Return the choice of each parameter set."""
     rows = []
     for name, plan in plans.items():
         days, usd, _, *trained = _option_row(plan, plan.choice)
@@ -89,18 +75,18 @@ def set_lines(plan: Plan, is_spot: bool) -> Iterator[str]:
 
 
 def step_table(plan: Plan) -> Table:
-    """Return the choice, step by step."""
-    return Table(STEP_HEADERS, tuple(_step_row(hosts) for hosts in plan.choice.hosts), STEP_NUMERIC)
+    headers = ("step", "hosts", "time", "dollars", "scaling", "micro-batch", "rate")
+    return Table(headers, tuple(map(_step_row, plan.choice.hosts)), frozenset({2, 3, 4, 5}))
 
 
 def option_table(plan: Plan) -> Table:
     """Return some of the frontier, evenly spread, with the choice."""
     around = {plan.options.index(plan.choice), *_spread(range(len(plan.options)), SHOWN_OPTIONS)}
-    return Table(OPTION_HEADERS, tuple(_option_row(plan, plan.options[at]) for at in sorted(around)), OPTION_NUMERIC)
+    headers = ("days", "dollars", "meets", "trained on", "slowest step")
+    return Table(headers, tuple(_option_row(plan, plan.options[at]) for at in sorted(around)), frozenset({0, 1}))
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan whole, its frontier included."""
     return {
         "deadline_days": plan.deadline_days,
         "budget_usd": plan.budget_usd,
@@ -128,8 +114,8 @@ def plan_document(plan: Plan, name: str, *how: str) -> Document:
     drawing = trade_off("plan", described, points, chosen, "days", "dollars", limits=limits, logarithmic=True)
     start = Table(("to start it",), tuple((line,) for line in how), wraps=True)
     steps = Section("choice", "The choice", tables=(step_table(plan), start), is_wide=True)
-    chart, table = Chart(CHART_TITLE, drawing), option_table(plan)
-    options = Section("options", "Options", " ".join(NOTES), charts=(chart,), tables=(table,), is_wide=True)
+    chart, table = Chart(WORDS["chart"], drawing), option_table(plan)
+    options = Section("options", "Options", " ".join(WORDS["notes"]), charts=(chart,), tables=(table,), is_wide=True)
     return Document(
         eyebrow=(f"{name}: {plan.deadline_days:.3g} days, ${plan.budget_usd:,.0f}",),
         title="A plan that meets both" if plan.best else "No plan meets both",

@@ -30,8 +30,6 @@ COMPONENTS = ("Training", "Processing", "Hosting")
 
 @dataclass(frozen=True)
 class Refreshed:
-    """The outcome of a refresh."""
-
     text: str
     changed: tuple[str, ...]
     """`NAME: old -> new`."""

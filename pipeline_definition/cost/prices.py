@@ -8,7 +8,7 @@ import functools
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import yaml
 from pydantic import Field
@@ -19,6 +19,7 @@ from params.model import Model
 from pipeline_definition.cost.training import CostError
 
 Purchase = Literal["on_demand", "spot", "savings_plan", "training_plan"]
+"""No commitment; what is left over; one year, nothing in advance; hosts reserved for a time, paid in advance."""
 # What a forecast sets side by side. A training plan is no alternative that anybody could take at any time: it is the
 # price of the jobs that name one.
 PURCHASES: tuple[Purchase, ...] = ("on_demand", "spot", "savings_plan")
@@ -28,8 +29,6 @@ PRICES_FILE = Path(__file__).with_name("prices.yaml")
 
 
 class PriceSource(Model):
-    """Where a price comes from."""
-
     says: str
     """The page or price list, and what remains to be confirmed."""
     date: date
@@ -42,18 +41,6 @@ class Price(Model):
     """Never 0: a price that is not known is left out."""
     source: str
     """Key of `sources`."""
-
-
-class InstancePrices(Model):
-    """What one instance type costs, by way of buying it."""
-
-    on_demand: Price | None = None
-    """No commitment; some types are sold by training plan alone."""
-    spot: Price | None = None
-    savings_plan: Price | None = None
-    """One year, nothing in advance."""
-    training_plan: Price | None = None
-    """Hosts reserved for a time, paid in advance: the fee over the plan's host-hours."""
 
 
 class PriceQuery(Model):
@@ -78,13 +65,12 @@ class ServicePrice(Price):
 
 
 class Prices(Model):
-    """The price file."""
-
     region: str
     date: date
     """When the file was last looked through."""
     sources: dict[str, PriceSource]
-    instances: dict[str, InstancePrices]
+    instances: dict[str, dict[Purchase, Price]]
+    """By type and way of buying; some types are sold by training plan alone."""
     services: dict[str, ServicePrice]
 
     def instance_hour_usd(self, instance_type: str) -> float:
@@ -105,9 +91,7 @@ class Prices(Model):
 
     def find(self, instance_type: str, purchase: Purchase) -> Price | None:
         """Return a price, or None where it is not known."""
-        prices = self.instances.get(instance_type)
-        price: Price | None = getattr(prices, purchase, None)
-        return price
+        return self.instances.get(instance_type, {}).get(purchase)
 
     def in_region(self, region: str, instance_type: str, purchase: Purchase = "on_demand") -> float:
         """Return dollars for one instance-hour in a region, on demand where that price is not known; 0: neither is."""
@@ -124,9 +108,13 @@ class Prices(Model):
 
     def by_hosts(self) -> Mapping[str, float]:
         """Return dollars for one instance-hour, also of reserved hosts: what a run's page takes."""
-        on_demand = {name: own.on_demand.usd for name, own in self.instances.items() if own.on_demand}
-        reserved = {name + BY_PLAN: own.training_plan.usd for name, own in self.instances.items() if own.training_plan}
-        return on_demand | reserved
+        called: dict[Purchase, str] = {"on_demand": "", "training_plan": BY_PLAN}
+        return {
+            name + called[way]: price.usd
+            for name, prices in self.instances.items()
+            for way, price in prices.items()
+            if way in called
+        }
 
 
 def load_prices(path: Path = PRICES_FILE) -> Prices:
@@ -138,8 +126,8 @@ def load_prices(path: Path = PRICES_FILE) -> Prices:
 def parse_prices(text: str, source: str) -> Prices:
     """Build the prices from YAML text; `source` names it in errors."""
     prices = validated(Prices, yaml.safe_load(text), source, CostError)
-    entries = [getattr(entry, way) for entry in prices.instances.values() for way in get_args(Purchase)]
-    used = {price.source for price in (*entries, *prices.services.values()) if price}
+    entries = [price for ways in prices.instances.values() for price in ways.values()]
+    used = {price.source for price in (*entries, *prices.services.values())}
     if unknown := sorted(used - set(prices.sources)):
         raise CostError(f"{source}: source {unknown[0]!r} is used and not described under sources")
     return prices

@@ -109,8 +109,6 @@ class Assumed(Model):
 
 
 class Rates(Model):
-    """The rates file."""
-
     train: list[TrainRate]
     download: DownloadRate
     gpus: dict[str, Peak]
@@ -141,7 +139,6 @@ class Rates(Model):
         return self._derived(gpu, precision, "encode", flops)
 
     def caption_rate(self, gpu: Gpu, precision: str) -> Rate:
-        """Return captions/s of one GPU."""
         return self._derived(gpu, precision, "caption", self.assumed.caption_flops)
 
     def generate_rate(self, model: ModelFigures, gpu: Gpu, side_px: int, passes: int, precision: str) -> Rate:

@@ -57,7 +57,6 @@ def forecast_notes(forecast: Forecast) -> list[str]:
 
 
 def forecast_json(forecast: Forecast) -> Mapping[str, Any]:
-    """Return the whole forecast."""
     return {
         "region": forecast.prices.region,
         "prices_date": forecast.prices.date.isoformat(),

@@ -21,8 +21,6 @@ class CostError(OperatorError):
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """The bill of one training."""
-
     gpu_hours: float
     instance_hours: float
     usd: float

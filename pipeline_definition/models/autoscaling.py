@@ -29,8 +29,6 @@ ALARM_PERIODS: Final = 2
 
 @dataclass(frozen=True)
 class Scaled:
-    """One variant, as Application Auto Scaling knows it."""
-
     variant: str
     min_instances: int
     max_instances: int
@@ -38,8 +36,6 @@ class Scaled:
 
 
 class Autoscaling:
-    """The scaling of one endpoint."""
-
     def __init__(self, target: Target, endpoint: str) -> None:
         self._endpoint, self._alarm = endpoint, f"{endpoint}-wake"
         self._prefix = f"endpoint/{endpoint}/variant/"

@@ -9,7 +9,7 @@ from typing import Any
 from params.layout import CLIP_SCORE, CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED, UNKNOWN_BOUND, WARNINGS
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.models.metric_names import metric_name
-from pipeline_definition.pages.charts import Mark
+from pipeline_definition.pages.charts import Measured
 from pipeline_definition.pages.formats import DASH, beside, figure, number, setting
 
 _METRIC_PATH = re.compile(r"^metrics\.([^.]+)\.(value|low|high)$")
@@ -26,13 +26,7 @@ _FALLBACKS = {CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED}
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One entry of metrics.json."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    """Bounds of its confidence interval."""
+class Metric(Measured):
     confidence: float | None = None
 
     @property
@@ -44,15 +38,9 @@ class Metric:
             return "too few pictures to tell"
         return f"{beside(self.low, self.value)} to {beside(self.high, self.value)}"
 
-    def mark(self, name: str) -> Mark:
-        """Return it for a chart."""
-        return Mark(name, self.value, self.low, self.high)
-
 
 @dataclass(frozen=True)
 class Threshold:
-    """What the gate asks of one metric."""
-
     metric: str
     sign: str
     """at most, below, at least or above."""

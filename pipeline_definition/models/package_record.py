@@ -31,8 +31,6 @@ MAX_FILE_BYTES: Final = 256 * 2**20
 
 @dataclass(frozen=True)
 class PackageRecord:
-    """A package with what its addresses hold."""
-
     package: ModelPackage
     metrics: Mapping[str, Any]
     """metrics.json: `metrics` by name with value, low and high; `model`, the lineage. Empty without one."""
@@ -41,7 +39,6 @@ class PackageRecord:
 
     @property
     def entries(self) -> Mapping[str, Any]:
-        """Its metrics by name."""
         return self.metrics.get("metrics") or {}
 
     @property
@@ -69,13 +66,10 @@ class PackageRecord:
 
 
 class PackageFiles:
-    """The files of packages in one target's S3."""
-
     def __init__(self, target: Target) -> None:
         self._s3 = target.client("s3")
 
     def record(self, package: ModelPackage) -> PackageRecord:
-        """Return a package's record."""
         manifest = self._json(package.data_manifest_uri) if package.data_manifest_uri else {}
         manifest.pop("shards", None)
         return PackageRecord(package, self.metrics(package), manifest)

@@ -22,28 +22,14 @@ from params.files import file_digest, whole_file, write_json
 from params.layout import SOURCES_FILE, UNKNOWN
 from pipeline_definition.errors import OperatorError
 
-SOURCES: Final = Path(__file__).with_name("pretrained_sources.yaml")
-CONFIG: Final = "config.json"
+_KNOWN: Final = yaml.safe_load(Path(__file__).with_name("pretrained_sources.yaml").read_text(encoding="utf-8"))
+NEEDED: Final[Mapping[str, list[str]]] = {part: of["needed"] for part, of in _KNOWN["parts"].items()}
 WEIGHTS: Final = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-CLIP: Final = "evaluator/clip"
-# What each part needs, and what it may have beside that.
-NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
-    "vae": (CONFIG, WEIGHTS[0]),
-    "text_encoder": (CONFIG, WEIGHTS[1]),
-    "tokenizer": ("tokenizer_config.json",),
-    "scheduler": ("scheduler_config.json",),
-    UNET.denoiser: (CONFIG,),
-    CLIP: (CONFIG, WEIGHTS[1], "preprocessor_config.json", "tokenizer_config.json"),
-}
-VOCABULARY: Final = ("merges.txt", "vocab.json", "tokenizer.json", "special_tokens_map.json")
-ALLOWED: Final = {"tokenizer": VOCABULARY, CLIP: VOCABULARY}
 _SOURCE: Final = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<folder>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a part comes from."""
-
     text: str
     """OWNER/REPOSITORY[/FOLDER][@REVISION], or a folder of this machine."""
     licence: str = UNKNOWN
@@ -51,7 +37,7 @@ class Source:
 
 def named_sources(name: str) -> dict[str, Source]:
     """Return the sources of a name, by part. Raises OperatorError."""
-    known = yaml.safe_load(SOURCES.read_text(encoding="utf-8"))
+    known = _KNOWN["sources"]
     if name not in known:
         raise OperatorError(f"--from {name}: it is one of {', '.join(known)}")
     return {part: Source(of["source"], of["licence"]) for part, of in known[name].items()}
@@ -65,7 +51,7 @@ def fetch(out: Path, sources: Mapping[str, Source], unet_weights: bool, say: Cal
         if part not in NEEDED:
             raise OperatorError(f"--part {part}: it is one of {', '.join(NEEDED)}")
         weights = WEIGHTS[:1] if part == UNET.denoiser and unet_weights else ()
-        wanted = {*NEEDED[part], *ALLOWED.get(part, ()), *weights}
+        wanted = {*NEEDED[part], *_KNOWN["parts"][part].get("allowed", ()), *weights}
         asked, known = {"source": source.text, "wanted": sorted(wanted)}, record.get(part, {})
         files = {out / part / name: digest for name, digest in known.get("files", {}).items()}
         is_asked = bool(files) and asked.items() <= known.items()

@@ -26,8 +26,6 @@ AT_REST = ("InService", "Failed")
 
 @dataclass(frozen=True)
 class Served:
-    """One variant of the production endpoint."""
-
     variant: str
     package: str
     """ARN of the model package; empty for a model that was deployed without one."""
@@ -39,8 +37,6 @@ class Served:
 
 @dataclass(frozen=True)
 class Serving:
-    """The production endpoint as it is now."""
-
     endpoint: str
     status: str
     config: str
@@ -52,8 +48,6 @@ class Serving:
 
 
 class Production:
-    """The production endpoint of one stack."""
-
     def __init__(
         self, target: Target, outputs: Mapping[str, str], say: Callable[[str], None] = print, interval_s: float = 10.0
     ) -> None:

@@ -30,8 +30,6 @@ PRETRAINED_SUFFIX: Final = "-pretrained"
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """One version of a model."""
-
     arn: str
     version: int
     status: str
@@ -51,8 +49,6 @@ class ModelPackage:
 
 
 class PackageGroup:
-    """The packages of one group."""
-
     def __init__(self, target: Target, group: str) -> None:
         self._sagemaker = target.client("sagemaker")
         self._group = group
@@ -107,7 +103,6 @@ class PackageGroup:
         return self.show(arn)
 
     def arn(self, package: str) -> str:
-        """Return the ARN of a package given as its ARN, its version, or `latest`."""
         if package.startswith("arn:"):
             return package
         arns = {str(candidate.version): candidate.arn for candidate in self.list()}

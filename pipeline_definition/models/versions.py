@@ -66,7 +66,6 @@ def versions_of(target: Target, group: str, before: datetime | None = None) -> l
 
 
 def trend_table(versions: Sequence[Mapping[str, Any]]) -> Table:
-    """Return each metric over the versions."""
     shown = {"Approved": " approved", "this run": " this run"}
     headers = [f"{one['version']}{shown.get(one['status'], '')}" for one in versions]
     names = dict.fromkeys(name for one in versions for name in one["metrics"])

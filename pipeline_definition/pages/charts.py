@@ -31,8 +31,6 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart."""
-
     name: str
     points: Points
     """(x, y), x ascending."""
@@ -41,10 +39,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One value with its name."""
-
-    name: str
+class Measured:
     value: float
     low: float | None = None
     high: float | None = None
@@ -94,19 +89,15 @@ def curves(
 
 
 @_chart
-def bars(axes: Axes, rows: Sequence[tuple[str, Sequence[tuple[float, str]]]]) -> None:
-    """Draw the bars of each row, one above the other, each with its text; every row has one bar, or every row two."""
+def bars(axes: Axes, rows: Sequence[tuple[str, float, str]]) -> None:
+    """Draw a bar for each (name, value, text), one above the other."""
     axes.grid(visible=False)
-    each = len(rows[0][1])
-    axes.figure.set_figheight((8 + (8 + 16.0 * each) * len(rows)) / 72)  # type: ignore[union-attr]
-    thickness = 0.56 if each == 1 else 0.34
-    for place, (_, values) in enumerate(rows):
-        for number, ((value, text), colour) in enumerate(zip(values, (ACCENT, SECOND), strict=False)):
-            y = -place - (number - (each - 1) / 2) * 0.38
-            axes.barh(y, value, height=thickness, color=colour)
-            axes.annotate(text, (value, y), (5, 0), textcoords="offset points", va="center")
-    axes.set_yticks([-place for place in range(len(rows))], [name for name, _ in rows])
-    axes.set_xlim(0, 1.22 * max(value for _, values in rows for value, _ in values) or 1)
+    axes.figure.set_figheight((8 + 24.0 * len(rows)) / 72)  # type: ignore[union-attr]
+    for place, (_, value, text) in enumerate(rows):
+        axes.barh(-place, value, height=0.56, color=ACCENT)
+        axes.annotate(text, (value, -place), (5, 0), textcoords="offset points", va="center")
+    axes.set_yticks([-place for place in range(len(rows))], [name for name, *_ in rows])
+    axes.set_xlim(0, 1.22 * max(value for _, value, _ in rows) or 1)
     axes.xaxis.set_visible(False)
     axes.spines["bottom"].set_visible(False)
 
@@ -167,26 +158,26 @@ def trade_off(
 @_chart
 def plane(
     axes: Axes,
-    marks: Sequence[tuple[Mark, Mark]],
+    marks: Sequence[tuple[str, Measured, Measured]],
     limits: Limits,
     chosen: str,
     joined: bool = False,
     names: tuple[str, str] = ("CLIP score", "FID"),
 ) -> None:
-    """Draw FID over CLIP score, (CLIP score, FID) with both intervals for each mark; the `chosen` one is the model's.
+    """Draw FID over CLIP score, for each (name, CLIP score, FID) with both intervals; the `chosen` one is the model's.
 
     `limits` are the gate's smallest CLIP score and largest FID: what passes lies right of the one and below the other.
     Marks `joined` in their order make the FID-CLIP curve; a limit far outside the curve is not drawn.
     """
     others = SECOND if joined else MUTED
     if joined:
-        axes.plot([x.value for x, _ in marks], [y.value for _, y in marks], color=others, linewidth=1.4)
-    for x, y in marks:
-        is_chosen = x.name == chosen
+        axes.plot([x.value for _, x, _ in marks], [y.value for *_, y in marks], color=others, linewidth=1.4)
+    for name, x, y in marks:
+        is_chosen = name == chosen
         colour = ACCENT if is_chosen else others
         place, offset, side = (x.value, y.value), (0, 9 if is_chosen else -10), "bottom" if is_chosen else "top"
         axes.errorbar(*place, _reach(y), _reach(x), "o", color=colour, markersize=6.5, elinewidth=1.6)
-        axes.annotate(x.name, place, offset, textcoords="offset points", color=colour, ha="center", va=side)
+        axes.annotate(name, place, offset, textcoords="offset points", color=colour, ha="center", va=side)
     axes.margins(0.16, 0.2)
     if joined:
         limits = (_if_near(limits[0], axes.get_xlim()), _if_near(limits[1], axes.get_ylim()))
@@ -218,8 +209,7 @@ def frontier(points: Points, lower_is_better: bool) -> Points:
     return front
 
 
-def _reach(mark: Mark) -> tuple[tuple[float], tuple[float]] | None:
-    """Return how far the interval reaches down and up."""
+def _reach(mark: Measured) -> tuple[tuple[float], tuple[float]] | None:
     if mark.low is None or mark.high is None:
         return None
     return (max(0.0, mark.value - mark.low),), (max(0.0, mark.high - mark.value),)

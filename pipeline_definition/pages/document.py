@@ -12,8 +12,6 @@ from pipeline_definition.pages.formats import number
 
 @dataclass(frozen=True)
 class Fact:
-    """A figure with its name."""
-
     label: str
     value: str
     note: str = ""
@@ -21,8 +19,6 @@ class Fact:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its title and the names of its lines."""
-
     title: str
     svg: Markup
     keys: tuple[str, ...] = ()
@@ -59,8 +55,6 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One question that the page answers."""
-
     anchor: str
     title: str
     lead: str = ""
@@ -76,15 +70,12 @@ class Section:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to show."""
         tables = any(table.rows for table in self.tables)
         return not (self.facts or self.charts or tables or self.pictures or self.sheet)
 
 
 @dataclass(frozen=True)
 class Document:
-    """A page."""
-
     eyebrow: tuple[str, ...]
     """Small print above the title."""
     title: str

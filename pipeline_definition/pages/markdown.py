@@ -5,25 +5,25 @@ from pipeline_definition.pages.document import Document, Table
 
 def to_markdown(document: Document, chart_page: str) -> str:
     """Return the same facts and tables as Markdown; `chart_page` is the file that has the charts."""
-    parts = [f"# {_plain(document.title)}", _plain(document.lead)]
+    parts = [f"# {plain(document.title)}", plain(document.lead)]
     for section in document.sections:
         facts = []
         for fact in section.facts:
-            note = f" ({_plain(fact.note)})" if fact.note else ""
-            facts.append(f"- {_plain(fact.label)}: **{_plain(fact.value)}**{note}")
-        parts += [f"## {_plain(section.title)}", _plain(section.lead), "\n".join(facts)]
+            note = f" ({plain(fact.note)})" if fact.note else ""
+            facts.append(f"- {plain(fact.label)}: **{plain(fact.value)}**{note}")
+        parts += [f"## {plain(section.title)}", plain(section.lead), "\n".join(facts)]
         parts += [_table(table) for table in section.tables if table.rows]
-        parts += [f"Chart: {_plain(chart.title)} ([page]({chart_page}))." for chart in section.charts]
+        parts += [f"Chart: {plain(chart.title)} ([page]({chart_page}))." for chart in section.charts]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _table(table: Table) -> str:
     rules = " | ".join("---:" if column in table.numeric else "---" for column in range(len(table.headers)))
-    cells = (" | ".join(_plain(cell).replace("|", "\\|") for cell in row) for row in (table.headers, *table.rows))
+    cells = (" | ".join(plain(cell).replace("|", "\\|") for cell in row) for row in (table.headers, *table.rows))
     headers, *rows = (f"| {line} |" for line in cells)
     return "\n".join((headers, f"| {rules} |", *rows))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a text that stays itself in Markdown, on one line and without HTML."""
     return " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("*", "\\*")

@@ -125,7 +125,6 @@ class Probe:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Return the addresses that the set's jobs read."""
         own = (self.values.text(name) for name in ADDRESSES if name in self.values)
         return tuple(dict.fromkeys([*own, *foreign_addresses(self.settings, self.values).values()]))
 
@@ -136,7 +135,6 @@ class Probe:
 
     @property
     def writes(self) -> tuple[str, ...]:
-        """Return the prefixes that jobs write to."""
         return tuple(f"s3://{self.values.text(BUCKET)}/{name}" for name in WRITTEN)
 
     def jobs(self) -> list[ProbeJob]:
@@ -158,7 +156,6 @@ class Probe:
         return made
 
     def _job(self, name: str, own: PlannedJob, steps: Sequence[str]) -> tuple[dict[str, int], dict[str, Any]]:
-        """Return the hosts by type, and the request of a step's job with the probe's program."""
         request = {key: value for key, value in self._arguments(own.step).items() if key in KEPT}
         request["StoppingCondition"] = {"MaxRuntimeInSeconds": LIMIT_S}
         resources, program = _resources(request), request.get("AlgorithmSpecification") or request["AppSpecification"]
@@ -251,6 +248,5 @@ def _volume_gb(request: Mapping[str, Any]) -> int:
 
 
 def _resources(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the hosts of a training or processing request; nothing of another."""
     processing = request.get("ProcessingResources") or {}
     return request.get("ResourceConfig") or processing.get("ClusterConfig") or {}

@@ -48,7 +48,6 @@ class ProbeOutcome:
     """Log streams that could be read: one for each host."""
 
     def add(self, check: str, status: str, text: str, fix: str = "") -> None:
-        """Add what is said of the job as a whole."""
         self.hosts.setdefault("", []).append(ProbeLine(check, "", status, text, fix))
 
     def explain(self, reason: str) -> None:
@@ -58,7 +57,6 @@ class ProbeOutcome:
         self.add(known["check"], FAILED, text, fix_of(text) or known["fix"])
 
     def judge(self) -> None:
-        """Add how the job itself ended, and which of its hosts said nothing."""
         if self.step.status != "Succeeded":
             self.explain(self.step.failure_reason or f"the job is {self.step.status}")
             return
@@ -220,7 +218,6 @@ class ProbeRun:
                     outcome.hosts.setdefault(host, []).append(line)
 
     def _finish(self, outcome: ProbeOutcome, log: JobLog) -> None:
-        """Read the results of an ended job, and say what of it can be read."""
         is_ended_well, is_endpoint = outcome.step.status == "Succeeded", outcome.job.kind == "endpoint"
         try:
             if is_ended_well or not is_endpoint:

@@ -35,8 +35,6 @@ SECONDS_PER_HOUR: Final = 3600.0
 
 @dataclass(frozen=True)
 class Contender:
-    """One model that draws."""
-
     name: str
     endpoint: Endpoint
     instance_type: str = ""
@@ -47,8 +45,6 @@ class Contender:
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture of one contender."""
-
     prompt: str
     seed: int
     answer: Answer
@@ -57,14 +53,11 @@ class Shot:
 
     @property
     def picture(self) -> DrawnPicture:
-        """The picture as it came."""
         return self.answer.pictures[0]
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How one contender did."""
-
     contender: Contender
     shots: tuple[Shot, ...]
     """In the order of prompts and seeds, the same for every contender."""
@@ -94,8 +87,6 @@ class Standing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The results of all contenders."""
-
     standings: tuple[Standing, ...]
     clip: str
     """Digest of the CLIP that scored; empty where none did."""
@@ -103,7 +94,6 @@ class Comparison:
     """Why pictures were not scored."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the numbers for programs."""
         models = []
         for standing in self.standings:
             gap, wins = difference(self.standings[0], standing) or (None, 0)
@@ -196,7 +186,6 @@ def difference(first: Standing, second: Standing) -> tuple[Estimate, int] | None
 
 
 def _instance_types(target: Target, endpoint: str) -> dict[str, str]:
-    """Return the instance type of each variant."""
     variants = configuration_of(target, endpoint)["ProductionVariants"]
     return {variant["VariantName"]: variant.get("InstanceType", "") for variant in variants}
 

@@ -23,7 +23,6 @@ NUMBERS = (
 
 
 def render(comparison: Comparison, settings: Mapping[str, Any]) -> str:
-    """Return the page as HTML; every text in it is escaped."""
     chosen = ", ".join(f"{name} {value}" for name, value in settings.items())
     rows = tuple(summary(standing, comparison.standings[0]) for standing in comparison.standings)
     lead, tables = f"{NUMBERS} {comparison.note}".strip(), (Table(HEADERS, rows, NUMERIC),)

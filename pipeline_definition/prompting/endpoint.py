@@ -50,8 +50,6 @@ class EndpointBusyError(PromptError):
 
 @dataclass(frozen=True)
 class DrawnPicture:
-    """One picture as it came."""
-
     content: bytes
     form: str
     """png, jpeg or webp."""
@@ -66,7 +64,6 @@ class DrawnPicture:
 
     @property
     def notes(self) -> list[str]:
-        """What whoever sees the picture has to know."""
         cut = {"prompt": self.truncated, "negative prompt": self.negative_truncated}
         notes = [f"the model did not read the end of the {what}" for what, is_cut in cut.items() if is_cut]
         return [*notes, "the safety checker replaced it with a black one"] if self.flagged else notes
@@ -88,8 +85,6 @@ class Answer:
 
 
 class Endpoint(Protocol):
-    """Something that draws."""
-
     name: str
 
     def draw(self, request: Mapping[str, Any]) -> Answer:
@@ -108,7 +103,6 @@ class SageMakerEndpoint:
         self._client = target.client("sagemaker-runtime")
 
     def draw(self, request: Mapping[str, Any]) -> Answer:
-        """Draw the pictures of one request."""
         started_s = time.monotonic()
         question = {**self._endpoint, "ContentType": JSON, "Accept": JSON, "Body": body_of(request)}
         try:
@@ -168,7 +162,6 @@ class ServerEndpoint:
         self.name = url.rstrip("/")
 
     def draw(self, request: Mapping[str, Any]) -> Answer:
-        """Draw the pictures of one request."""
         started_s = time.monotonic()
         headers = {"Content-Type": JSON, "Accept": JSON}
         question = urllib.request.Request(f"{self.name}/invocations", body_of(request), headers)
@@ -182,7 +175,6 @@ class ServerEndpoint:
 
 
 def is_address(name: str) -> bool:
-    """Whether an endpoint is named by its address."""
     return name.startswith(("http://", "https://"))
 
 

@@ -21,8 +21,6 @@ DIGITS: Final = 6
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval."""
-
     mean: float
     low: float | None
     """None, as `high`: of fewer than FEWEST values."""

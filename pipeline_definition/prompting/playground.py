@@ -1,20 +1,21 @@
 """The playground: a page with the sliders that people expect, on this machine, over any endpoint.
 
-Reads endpoints and the bounds of their requests; writes pictures, as they came with their provenance, into a folder
-that it is given. Nothing is sent anywhere but to the endpoints: no analytics, no fonts or scripts from elsewhere.
+Reads endpoints, the bounds of their requests, playground.css and playground.html; writes pictures, as they came with
+their provenance, into a folder that it is given. Nothing is sent anywhere but to the endpoints: no analytics, no fonts
+or scripts from elsewhere.
 
     sd-pipeline playground --local --params params/local.yaml
 """
 
 import hashlib
 import html
+import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
-from urllib.parse import quote
 
 # Before gradio is imported: it asks its maker's server for its newest version otherwise.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -23,8 +24,15 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 
 from params.programs import ServeArguments
-from pipeline_definition.prompting.endpoint import Answer, DrawnPicture, Endpoint, PromptError, draw_patiently
-from pipeline_definition.prompting.snippets import as_code
+from pipeline_definition.pages.html import fragment
+from pipeline_definition.prompting.endpoint import (
+    Answer,
+    DrawnPicture,
+    Endpoint,
+    PromptError,
+    draw_patiently,
+    is_address,
+)
 
 MAX_SEED: Final = 2**32 - 1
 MAX_GUIDANCE: Final = 20.0
@@ -32,21 +40,8 @@ MAX_HISTORY: Final = 48
 # A person is waiting.
 PATIENCE_S: Final = 30.0
 SAMPLERS: Final[tuple[str, ...]] = get_args(ServeArguments.model_fields["sampler"].annotation)
-# Pictures are fitted into what the window has left; four lie two by two. gradio lets a gallery's label cover its
-# pictures, and a single one fill the width; its orange is too light for white letters.
-STYLE: Final = """
-.whole { display: grid; gap: 8px; grid-template-columns: minmax(0, 1fr); --rows: 1; }
-.whole.several { grid-template-columns: repeat(2, minmax(0, 1fr)); --rows: 2; }
-.whole img { width: 100%; height: max(120px, calc((100vh - 260px) / var(--rows) - 60px)); object-fit: contain; }
-.whole figure, .whole summary { margin: 0; font-size: 13px; overflow-wrap: anywhere; }
-.whole pre { max-height: 200px; overflow: auto; white-space: pre; font-size: 12px; }
-.refusal { border: 2px solid #b91c1c; border-radius: 4px; padding: 8px 12px; overflow-wrap: anywhere; }
-#history .grid-container { padding-top: 32px; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
-#draw, #draw-both { background: #c2410c; color: #fff; }
-span.min_value, span.max_value, button[role=tab] { color: inherit !important; }
-@media (max-width: 700px) { .whole img { height: calc(min(90vw, 70vh) / var(--rows)); } }
-"""
-COPY: Final = "navigator.clipboard.writeText(this.nextElementSibling.textContent); this.textContent = 'Copied'"
+STYLE: Final = Path(__file__).with_suffix(".css")
+PICTURES: Final = Path(__file__).with_suffix(".html")
 SHOW: Final = "() => document.querySelector('.tabitem:not([style*=none]) .whole')?.scrollIntoView({block: 'nearest'})"
 
 History = list[tuple[str, str, dict[str, Any]]]
@@ -55,8 +50,6 @@ History = list[tuple[str, str, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Playground:
-    """The page's parts and what they do."""
-
     endpoints: Sequence[Endpoint]
     limits: ServeArguments
     """Bounds and defaults of a request: the parameter set's."""
@@ -65,7 +58,6 @@ class Playground:
     examples: Sequence[str] = ()
 
     def blocks(self) -> gr.Blocks:
-        """Return the page."""
         page: gr.Blocks = gr.Blocks(title="sd-pipeline playground", analytics_enabled=False)
         with page:
             gr.Markdown("# Playground")
@@ -188,7 +180,7 @@ def launch(playground: Playground, host: str, port: int, open_browser: bool, blo
         ssr_mode=False,
         enable_monitoring=False,
         theme=gr.themes.Default(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
-        css=STYLE,
+        css_paths=STYLE,
         allowed_paths=[str(playground.folder)],
     )
     return app, url
@@ -222,20 +214,21 @@ def _restore(history: History, event: gr.SelectData) -> tuple[Any, ...]:
 
 def _figures(entries: History, answer: Answer) -> str:
     """Return pictures that fit into the window, each with what it was drawn with and the code that draws it."""
-    figures = []
-    for (file, caption, request), picture in zip(entries, answer.pictures, strict=True):
-        asked = dict(request)
-        where = asked.pop("where")
-        code = "".join(
-            f'<p>{name}</p><button onclick="{COPY}">Copy</button><pre tabindex="0">{html.escape(text)}</pre>'
-            for name, text in as_code(where, asked).items()
-        )
-        figures.append(
-            f'<figure><img src="/gradio_api/file={quote(file)}" alt="{html.escape(caption)}">'
-            f"<figcaption>{_about(answer, picture)}</figcaption>"
-            f"<details><summary>Copy as code</summary>{code}</details></figure>"
-        )
-    return f'<div class="whole grid-wrap{" several" * (len(figures) > 1)}">{"".join(figures)}</div>'
+    pictures = [
+        (file, caption, _about(answer, picture), _asked(**request))
+        for (file, caption, request), picture in zip(entries, answer.pictures, strict=True)
+    ]
+    return fragment(PICTURES, pictures=pictures)
+
+
+def _asked(where: str, **request: Any) -> dict[str, Any]:
+    """Return what code needs that has an endpoint, by its name or its address, draw one picture again."""
+    body = json.dumps({name: value for name, value in request.items() if value is not None} | {"num_images": 1})
+    if is_address(where):
+        return {"body": body, "url": f"{where}/invocations", "name": "your-endpoint", "is_signed": False}
+    name = where.partition("/")[0]
+    url = f"https://runtime.sagemaker.$AWS_REGION.amazonaws.com/endpoints/{name}/invocations"
+    return {"body": body, "url": url, "name": name, "is_signed": True}
 
 
 def _about(answer: Answer, picture: DrawnPicture) -> str:
@@ -245,4 +238,4 @@ def _about(answer: Answer, picture: DrawnPicture) -> str:
         how.append(f"adapter {adapter} at {settings['adapter_scale']:g}")
     how.append(f"{settings['width']} x {settings['height']}")
     notes = [f"seed {picture.seed}", *how, f"{answer.elapsed_s:.1f} s", f"model {answer.model}", *picture.notes]
-    return html.escape(" · ".join(notes))
+    return " · ".join(notes)

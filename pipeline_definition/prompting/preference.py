@@ -39,8 +39,6 @@ LEAD: Final = (
 
 @dataclass(frozen=True)
 class ModelStanding:
-    """How one model did."""
-
     model: str
     score: Estimate
     votes: tuple[int, int, int]
@@ -141,7 +139,6 @@ def poll_rows(found: Sequence[Poll]) -> Iterator[tuple[str, ...]]:
 
 
 def votes_section(file: VoteFile) -> Section:
-    """Return what the votes of a file say, as a section of a page."""
     votes, found = file.votes, polls(file.votes)
     verdicts = [f"{poll.kind.capitalize()}: {poll.verdict}" for poll in found if poll.lead.is_above_zero]
     numbers = {

@@ -43,22 +43,18 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """The setting in one line."""
         modifier = "prompt alone" if self.modifier == PLAIN else self.modifier
         return f"{modifier} | guidance {self.guidance_scale:g} | {self.steps} steps | {self.sampler}"
 
 
 @dataclass(frozen=True)
 class StudyPicture:
-    """One picture of a study."""
-
     prompt: str
     seed: int
     setting: Setting
 
     @property
     def request(self) -> dict[str, Any]:
-        """What the endpoint is asked."""
         asked = asdict(self.setting)
         prompt = asked.pop("modifier").replace(PLAIN, self.prompt)
         return {"prompt": prompt, "seed": self.seed, **asked, "format": "png"}
@@ -75,15 +71,12 @@ class Grid:
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Every combination."""
         factors = itertools.product(self.modifiers, self.guidance_scales, self.steps, self.samplers)
         return tuple(Setting(*parts) for parts in factors)
 
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """All pictures of a study."""
-
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     grid: Grid

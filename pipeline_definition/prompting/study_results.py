@@ -30,8 +30,6 @@ FACTORS: Final = ("modifier", "guidance_scale", "steps", "sampler")
 
 @dataclass(frozen=True)
 class ScoredTrial:
-    """A picture with its score."""
-
     trial: StudyPicture
     picture: Path
     clip_score: float
@@ -40,8 +38,6 @@ class ScoredTrial:
 
 @dataclass(frozen=True)
 class RankedSetting:
-    """A setting in the ranking."""
-
     setting: Setting
     clip_score: Estimate
     expected: float
@@ -65,15 +61,12 @@ class Effect:
 
 @dataclass(frozen=True)
 class Results:
-    """What the study shows."""
-
     ranking: tuple[RankedSetting, ...]
     """Best first."""
     effects: tuple[Effect, ...]
 
     @property
     def best(self) -> RankedSetting:
-        """The highest mean score."""
         return self.ranking[0]
 
     @property
@@ -83,7 +76,6 @@ class Results:
 
     @property
     def worst(self) -> RankedSetting:
-        """The lowest mean score."""
         return self.ranking[-1]
 
 
@@ -129,7 +121,6 @@ def _by_prompt(plan: StudyPlan, scored: Sequence[ScoredTrial], key: Callable[[Se
 def write_tables(
     folder: Path, plan: StudyPlan, scored: Sequence[ScoredTrial], outcome: Results, about: StudyProvenance
 ) -> None:
-    """Write table.csv and study.json, each whole or not at all."""
     rows = [
         {
             "prompt": item.trial.prompt,

@@ -15,7 +15,6 @@ RESET: Final = "\x1b[0m"
 
 
 def has_colours(environment: Mapping[str, str]) -> bool:
-    """Return whether this terminal shows colours."""
     return environment.get("TERM", "") not in ("", "dumb") and "NO_COLOR" not in environment
 
 

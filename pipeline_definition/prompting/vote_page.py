@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, HTMLResponse
 
 from pipeline_definition.pages.document import Document
 from pipeline_definition.pages.html import to_html
-from pipeline_definition.prompting.ballot import Ballot, Shown
+from pipeline_definition.prompting.votes import Ballot, Shown
 
 PAGE: Final = Path(__file__).with_name("vote.html")
 HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
@@ -27,15 +27,12 @@ Voter = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, ma
 
 
 class CastVote(BaseModel):
-    """What the page sends."""
-
     voter: Voter
     pair: str
     chosen: Shown
 
 
 def vote_app(ballot: Ballot) -> FastAPI:
-    """Return the page's server."""
     app = FastAPI(openapi_url=None)
 
     @app.exception_handler(KeyError)

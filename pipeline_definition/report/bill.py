@@ -26,8 +26,6 @@ from pipeline_definition.report.run import Run
 
 @dataclass(frozen=True)
 class BillLine:
-    """One line of the bill; None where nothing is known."""
-
     name: str
     what: str
     expected_hours: float | None
@@ -71,7 +69,6 @@ def expected_cost(settings: Settings, artifacts: Artifacts) -> dict[str, Any]:
 
 
 def cost_section(run: Run) -> Section:
-    """Return the bill of a run on AWS; nothing for one on this machine."""
     expected = run.artifacts.forecast or {}
     if run.is_local or not expected:
         return Section("cost", "What it cost")

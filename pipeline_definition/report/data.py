@@ -7,22 +7,16 @@ from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, EmbeddedPicture, Fact, Section, Table, data_address, known_facts
 from pipeline_definition.pages.formats import count, figure, number, percent, plain, size
+from pipeline_definition.report import LABELS
 from pipeline_definition.report.run import Run
 
 # Latents drawn from the moments and scaled once have a deviation near 1: Rombach et al. 2022, arXiv:2112.10752.
 SCALED_STD_RANGE = (0.5, 2.0)
 DIGEST_CHARACTERS = 12
 MAX_CAPTION_CHARACTERS = 160
-DIGESTS = {
-    "encoder_digest": "VAE",
-    "tokenizer_digest": "tokenizer",
-    "text_encoder_digest": "text encoder",
-    "source_manifest_digest": "shards manifest",
-}
 
 
 def download_section(run: Run) -> Section:
-    """Return the download's yield and every row's fate."""
     manifest = run.artifacts.shards_manifest or {}
     ledger: Mapping[str, Any] = manifest.get("ledger") or {}
     rows, kept = number(ledger.get("rows")), number(ledger.get("kept"))
@@ -46,7 +40,6 @@ def download_section(run: Run) -> Section:
 
 
 def went_in_section(run: Run) -> Section:
-    """Return some of the stored pictures with their captions."""
     shown = run.artifacts.went_in
     pictures = tuple(embedded(path.read_bytes(), caption, written=written) for path, caption, written in shown)
     lead = "Some of the stored pictures, with their captions; `sd-pipeline data show` has more."
@@ -73,11 +66,10 @@ def fates(ledger: Mapping[str, Any], kind: str) -> dict[str, float]:
 
 
 def latents_section(run: Run) -> Section:
-    """Return the latents' counts and checks."""
     manifest = run.artifacts.latents_manifest or {}
     counts = manifest.get("counts") or {}
     train, heldout = number(counts.get(TRAIN_SPLIT)), number(counts.get(HELDOUT_SPLIT))
-    known = ((label, str(manifest.get(key) or "")) for key, label in DIGESTS.items())
+    known = ((label, str(manifest.get(key) or "")) for key, label in LABELS["latents_digests"].items())
     digests = tuple((label, digest[:DIGEST_CHARACTERS]) for label, digest in known if digest)
     lead = ""
     if train is not None:
@@ -108,7 +100,7 @@ def share_chart(name: str, title: str, counts: Mapping[str, float], whole: float
         return
     words = {label: count(value) + (f" ({percent(value / whole)})" if whole else "") for label, value in counts.items()}
     description = ", ".join(f"{label}: {text}" for label, text in words.items())
-    rows = [(label, [(value, words[label])]) for label, value in counts.items()]
+    rows = [(label, value, words[label]) for label, value in counts.items()]
     yield Chart(title, charts.bars(name, description, rows))
 
 

@@ -16,6 +16,7 @@ from params.layout import HELDOUT_SPLIT, TRAIN_SPLIT
 from pipeline_definition.artifacts.data_sample import DataSample, ShownPicture
 from pipeline_definition.pages.document import Chart, Document, EmbeddedPicture, Fact, Section, Table
 from pipeline_definition.pages.formats import count, number, percent
+from pipeline_definition.report import LABELS
 from pipeline_definition.report.data import MAX_CAPTION_CHARACTERS, embedded, fates, share_chart
 
 # Edges of what is counted together.
@@ -68,16 +69,9 @@ def _overview(sample: DataSample) -> Section:
     manifest, ledger = sample.manifest, sample.manifest.get("ledger") or {}
     of_latents = ("resolution_px", "decoded_psnr_db", "latents_std", "dropped_heldout_samples")
     named = {**ledger, **{key: manifest.get(key) for key in ("image_size_px", *of_latents)}}
-    labels = {
-        "kept": "samples",
-        "uncaptioned": "without a caption",
-        "image_size_px": "shorter side, px",
-        "resolution_px": "side, px",
-        "decoded_psnr_db": "decoded against the pictures, dB",
-        "latents_std": "deviation of the scaled latents",
-        "dropped_heldout_samples": "left out, alike to held-out ones",
-    }
-    facts = [Fact(label, f"{value:,.4g}") for key, label in labels.items() if (value := number(named.get(key)))]
+    facts = [
+        Fact(label, f"{value:,.4g}") for key, label in LABELS["data_set"].items() if (value := number(named.get(key)))
+    ]
     if sample.least_px:
         facts.append(Fact("shorter side needed, px", count(sample.least_px), "by the parameter set"))
     empty = sum(not caption.strip() for caption in sample.captions)

@@ -15,8 +15,6 @@ _BRANCHES = ("IfSteps", "ElseSteps")
 
 @dataclass(frozen=True)
 class Node:
-    """One step of the definition."""
-
     name: str
     kind: str
     title: str

@@ -21,8 +21,6 @@ ENDPOINT_PARAMETERS = (instance_type_of(ENDPOINT_HOSTS), instance_count_of(ENDPO
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the run ended."""
-
     kind: str
     """passed, failed, stopped or running: the page's seal."""
     title: str
@@ -30,7 +28,6 @@ class Verdict:
 
 
 def verdict(run: Run) -> Verdict:
-    """Return how the run ended."""
     reservations = warnings(run.artifacts.metrics)
     if run.status == "Succeeded":
         title = "Passed the quality gate" if asked_of(run.artifacts) else "Succeeded"
@@ -60,8 +57,6 @@ def failure(run: Run) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the headline."""
-
     label: str
     value: str
     passed: bool | None = None
@@ -70,7 +65,6 @@ class Tile:
 
 
 def tiles(run: Run) -> tuple[Tile, ...]:
-    """Return the figures that are known."""
     asked = asked_of(run.artifacts)
     known = (
         _quality(run, FID, "FID", asked.get(FID)),
@@ -120,7 +114,6 @@ def typical(run: Run, name: str) -> float | None:
 
 
 def logged_values(run: Run, name: str) -> list[float]:
-    """Return a figure of every line of the training log that has it."""
     return [value for entry in run.artifacts.training_log if (value := number(entry.get(name))) is not None]
 
 

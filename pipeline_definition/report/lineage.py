@@ -9,7 +9,6 @@ APPROVAL = {"PendingManualApproval": "waiting for approval", "Approved": "approv
 
 
 def parameters_section(run: Run) -> Section:
-    """Return the pipeline parameters."""
     values, defaults = run.artifacts.parameters, run.artifacts.defaults
     described = {item["Name"]: item.get("Description", "") for item in run.artifacts.definition.get("Parameters", [])}
     changed = {name: value for name, value in values.items() if value != defaults.get(name)}
@@ -26,7 +25,6 @@ def parameters_section(run: Run) -> Section:
 
 
 def lineage_section(run: Run) -> Section:
-    """Return the package, its approval, and what the training recorded with the model."""
     package, lineage = run.artifacts.model_package or {}, run.artifacts.lineage or {}
     rows = [("model package", str(package["arn"]))] if package.get("arn") else []
     rows += [("model archive", str(uri)) for uri in package.get("model_data") or () if uri]

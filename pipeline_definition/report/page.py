@@ -34,12 +34,10 @@ ORIGIN = "Made from the run’s artifacts alone; no network is needed to read it
 
 
 def write_report(artifacts: Artifacts, path: Path, judged: Section | None = None) -> None:
-    """Write the page of a run, with what people `judged` of its pictures."""
     write_text(path, render(run_of(artifacts), judged))
 
 
 def render(run: Run, judged: Section | None = None) -> str:
-    """Return the page as HTML; everything that came from outside is escaped."""
     ending, execution = headline.verdict(run), run.artifacts.execution
     told = (part(seen) for part in SECTIONS for seen in (run.phases if part in OF_A_PHASE else (run,)))
     eyebrow = (

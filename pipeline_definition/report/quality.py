@@ -1,32 +1,18 @@
 """How good the model is: the gate's lines, each metric over the versions, and every metric with its interval."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from params import layout
-from pipeline_definition.models.gate import Threshold, asked_of, gate_lines, metric
+from pipeline_definition.models.gate import Metric, Threshold, asked_of, gate_lines, metric
 from pipeline_definition.models.metric_names import NAME, ROWS, metric_name
 from pipeline_definition.models.package_record import compare_metrics, judged_metrics, measured_as
 from pipeline_definition.models.versions import trend_table
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table
 from pipeline_definition.pages.formats import DASH, beside, count, figure, number, plain, setting
+from pipeline_definition.report import LABELS
 from pipeline_definition.report.run import Run
-
-LEAD = (
-    "On captions that training never saw. The FID of the real pictures is that of one half against the other: what so "
-    "few pictures leave between two sets that are equally good."
-)
-FACTS = {
-    "samples": "pictures judged",
-    "guidance_scale": "guidance scale",
-    "inference_steps": "denoising steps",
-    "sampler": "sampler",
-    "size_px": "side in px",
-    "fid_features": "FID features",
-    "seed": "seed",
-}
 
 
 def scorecard_section(run: Run) -> Section:
@@ -48,11 +34,10 @@ def scorecard_section(run: Run) -> Section:
 
 
 def quality_section(run: Run) -> Section:
-    """Return what Evaluate measured."""
     metrics = run.artifacts.metrics or {}
-    facts = tuple(Fact(label, plain(metrics[key])) for key, label in FACTS.items() if key in metrics)
+    facts = tuple(Fact(label, plain(metrics[key])) for key, label in LABELS["metrics"].items() if key in metrics)
     notes = (f"{note[:1].upper()}{note[1:]}." for note in map(str, metrics.get("notes") or ()))
-    lead = " ".join([LEAD, *notes]) if metrics else ""
+    lead = " ".join([LABELS["metrics_lead"], *notes]) if metrics else ""
     rows = []
     for key, entry in (metrics.get("metrics") or {}).items():
         measured, found = metric(metrics, key), NAME.fullmatch(key)
@@ -72,7 +57,7 @@ def _charts(run: Run) -> Iterator[Chart]:
     """Draw the models, and what guidance gains in CLIP score and costs in FID, all on the same number of pictures."""
     metrics, asked = run.artifacts.metrics or {}, asked_of(run.artifacts)
     pairs = [pair for of, text in ROWS.items() for pair in _pairs(text, metrics, of)]
-    if not pairs or pairs[0][0].name != ROWS[""]:
+    if not pairs or pairs[0][0] != ROWS[""]:
         return
     least, most = (asked[name].limit if name in asked else None for name in (layout.CLIP_SCORE, layout.FID))
     svg = charts.plane("plane", _described("FID and CLIP score", pairs), pairs, (least, most), chosen=ROWS[""])
@@ -86,16 +71,16 @@ def _charts(run: Run) -> Iterator[Chart]:
         yield Chart(f"FID against CLIP score at each guidance scale, {pictures} pictures each", svg)
 
 
-def _pairs(name: str, metrics: Mapping[str, Any], of: str = "") -> Iterator[tuple[charts.Mark, charts.Mark]]:
+def _pairs(name: str, metrics: Mapping[str, Any], of: str = "") -> Iterator[tuple[str, Metric, Metric]]:
     """Yield CLIP score and FID, where there are both."""
     keys = ("_".join(filter(None, (key, of))) for key in (layout.CLIP_SCORE, layout.FID))
     clip_score, fid = (metric(metrics, key) for key in keys)
     if clip_score is not None and fid is not None:
-        yield clip_score.mark(name), fid.mark(name)
+        yield name, clip_score, fid
 
 
-def _described(what: str, pairs: Sequence[tuple[charts.Mark, charts.Mark]]) -> str:
-    return f"{what}: {'; '.join(f'{x.name} {figure(y.value)}, {figure(x.value)}' for x, y in pairs)}"
+def _described(what: str, pairs: Sequence[tuple[str, Metric, Metric]]) -> str:
+    return f"{what}: {'; '.join(f'{name} {figure(y.value)}, {figure(x.value)}' for name, x, y in pairs)}"
 
 
 def _scale(point: Mapping[str, Any]) -> str:
@@ -110,14 +95,13 @@ def _pictures(entry: Mapping[str, Any]) -> str:
 
 
 def _trend(name: str, versions: Sequence[Mapping[str, Any]], asked: Threshold | None) -> Iterator[Chart]:
-    """Draw a metric over the versions that were measured as the last one was."""
     title, own = f"{metric_name(name)} by version", measured_as(name, versions[-1]["metrics"][name])
     kin = (one for one in versions if measured_as(name, one["metrics"].get(name, {})) == own)
     found = ((one["version"], metric(one, name)) for one in kin)
-    marks = [(charts.Mark("", of), value.mark("")) for of, value in found if value]
+    marks = [("", charts.Measured(of), value) for of, value in found if value]
     if len(marks) > 1:
-        marks[-1] = (replace(marks[-1][0], name="this run"), marks[-1][1])
-        described = f"{title}: {'; '.join(f'{x.value} {figure(y.value)}' for x, y in marks)}"
+        marks[-1] = ("this run", *marks[-1][1:])
+        described = f"{title}: {'; '.join(f'{x.value} {figure(y.value)}' for _, x, y in marks)}"
         limits, axes = (None, asked.limit if asked else None), ("version", metric_name(name))
         svg = charts.plane(f"trend-{name}", described, marks, limits, "this run", joined=True, names=axes)
         yield Chart(title, svg)

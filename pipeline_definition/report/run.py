@@ -27,8 +27,6 @@ Prices = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Cost:
-    """Instance-hours of one or more jobs."""
-
     instance_hours: float = 0.0
     usd: float = 0.0
     """Of the hours whose price is known."""
@@ -46,8 +44,6 @@ class Cost:
 
 @dataclass(frozen=True)
 class RunStep:
-    """One step of the definition in this run."""
-
     node: Node
     record: Mapping[str, Any]
     """Its entry in execution.json; empty where it never began."""
@@ -57,7 +53,6 @@ class RunStep:
 
     @property
     def name(self) -> str:
-        """Name in the definition."""
         return self.node.name
 
     @property
@@ -69,12 +64,10 @@ class RunStep:
 
     @property
     def seconds(self) -> float | None:
-        """How long it ran."""
         return number(self.record.get("seconds"))
 
     @property
     def time(self) -> str:
-        """How long it ran, in words."""
         return duration(self.seconds) if self.seconds is not None else ""
 
     @property
@@ -85,14 +78,11 @@ class RunStep:
 
     @property
     def start(self) -> datetime | None:
-        """When it began."""
         return moment(self.record.get("start"))
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run."""
-
     artifacts: Artifacts
     steps: tuple[RunStep, ...]
     prices: Prices
@@ -115,22 +105,18 @@ class Run:
 
     @property
     def status(self) -> str:
-        """Of the execution."""
         return str(self.artifacts.execution.get("status", "Unknown"))
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more will happen."""
         return self.status in ENDED_STATUSES
 
     @property
     def is_local(self) -> bool:
-        """Whether it ran on one machine rather than on AWS."""
         return bool(self.artifacts.execution.get("is_local"))
 
     @property
     def start(self) -> datetime | None:
-        """When its first step began."""
         return moment(self.artifacts.execution.get("start"))
 
     @property
@@ -156,12 +142,10 @@ class Run:
 
     @property
     def failed_step(self) -> RunStep | None:
-        """The step at which it failed."""
         return next((step for step in self.steps if step.style == "failed"), None)
 
 
 def job_cost(job: Mapping[str, Any], prices: Prices) -> Cost:
-    """Return what a job or a trial cost."""
     seconds, spent = number(job.get("billable_seconds")) or number(job.get("seconds")) or 0.0, Cost()
     for hosts in job.get("hosts") or ():
         hours = hosts["instance_count"] * seconds / SECONDS_PER_HOUR

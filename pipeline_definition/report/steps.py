@@ -13,8 +13,6 @@ RADIUS = 15.0
 
 @dataclass(frozen=True)
 class GraphDrawing:
-    """The whole graph in one direction."""
-
     direction: str
     """lying, for wide screens, or standing, for phones."""
     width: float

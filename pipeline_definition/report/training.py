@@ -8,23 +8,16 @@ from params.layout import CHECKPOINT_AGE_S, CHECKPOINT_LAG_S, DATA_S, ENCODER_WA
 from pipeline_definition.pages import charts
 from pipeline_definition.pages.document import Chart, Fact, Section, Table, known_facts
 from pipeline_definition.pages.formats import DASH, count, duration, figure, number, percent
+from pipeline_definition.report import LABELS
 from pipeline_definition.report.headline import logged_values, typical
 from pipeline_definition.report.run import Run
 
 SEEN = "seen_samples"
-SPEEDS = {
-    "iterations_per_s": "iterations/s",
-    "images_per_s": "images/s",
-    "images_per_s_per_gpu": "images/s on each device",
-}
-# Each log line divides its seconds among these.
-PARTS = {"compute_s": "compute", "data_s": "waiting for data", "communication_s": "communication"}
 # From this ratio of largest to smallest value on, a curve reads better on a logarithmic scale.
 LOGARITHMIC_FROM = 20.0
 
 
 def training_section(run: Run) -> Section:
-    """Return what the training log shows."""
     title = f"How it was trained{f': {run.phase}' if run.phase else ''}"
     train, seen, lead = run.of_kind("TrainingJob"), points(run, SEEN), ""
     if train is not None and train.seconds is not None and seen:
@@ -49,8 +42,8 @@ def points(run: Run, name: str) -> charts.Points:
 
 
 def _speed_and_loss(run: Run) -> Iterator[Fact]:
-    medians, lineage = {name: typical(run, name) for name in (*SPEEDS, "mfu")}, run.artifacts.lineage or {}
-    yield from known_facts(medians, SPEEDS, figure, "median")
+    medians, lineage = {name: typical(run, name) for name in (*LABELS["speeds"], "mfu")}, run.artifacts.lineage or {}
+    yield from known_facts(medians, LABELS["speeds"], figure, "median")
     yield from known_facts(medians, {"mfu": "model FLOPs utilisation"}, percent)
     batches = {"global_batch_size": "global batch", "micro_batch_size": "micro-batch"}
     yield from known_facts(lineage.get("settings") or {}, batches, count)
@@ -90,8 +83,8 @@ def _charts(run: Run) -> Iterator[Chart]:
     parts = sorted(time_parts(run).items(), key=lambda part: -part[1])
     whole = sum(seconds for _, seconds in parts)
     if whole > 0:
-        rows = [(name, [(value, percent(value / whole))]) for name, value in parts]
-        description = ", ".join(f"{name} {text}" for name, [(_, text)] in rows)
+        rows = [(name, value, percent(value / whole)) for name, value in parts]
+        description = ", ".join(f"{name} {text}" for name, _, text in rows)
         yield Chart("Where the time of the training went", charts.bars(f"time{run.phase}", description, rows))
 
 
@@ -109,7 +102,7 @@ def _loss_chart(run: Run) -> Iterator[Chart]:
 
 def time_parts(run: Run) -> dict[str, float]:
     """Return the seconds that went into each part over the whole log; empty where it does not tell."""
-    logged = {label: logged_values(run, key) for key, label in PARTS.items()}
+    logged = {label: logged_values(run, key) for key, label in LABELS["time_parts"].items()}
     return {label: math.fsum(values) for label, values in logged.items() if values}
 
 

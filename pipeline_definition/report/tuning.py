@@ -12,8 +12,6 @@ from pipeline_definition.report.run import Cost, Run, job_cost
 
 @dataclass(frozen=True)
 class TuningTrial:
-    """One trial."""
-
     record: Mapping[str, Any]
     """Its entry in tuning.json."""
     cost: Cost
@@ -23,7 +21,6 @@ class TuningTrial:
 
 
 def tuning_section(run: Run) -> Section:
-    """Return the search."""
     tuning = run.artifacts.tuning or {}
     objective = str((tuning.get("objective") or {}).get("metric") or "objective").replace("_", " ")
     trials, facts = [], []
@@ -50,7 +47,6 @@ def best_name(tuning: Mapping[str, Any]) -> str | None:
 
 
 def lower_is_better(tuning: Mapping[str, Any]) -> bool:
-    """Return whether the objective is minimised."""
     return (tuning.get("objective") or {}).get("type") != "Maximize"
 
 

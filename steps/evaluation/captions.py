@@ -34,8 +34,6 @@ _FROM_A_FILE: Final = ("captions: {} in the file", "take a longer one")
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions to draw, each at its position."""
-
     texts: Sequence[str]
     real_rows: Sequence[int | None]
     """For each, the row of the reference whose picture has this caption, if any."""
@@ -46,7 +44,6 @@ class Captions:
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 of texts and seeds."""
         return hashlib.sha256(json.dumps([list(self.texts), self.seeds]).encode()).hexdigest()
 
 
@@ -98,8 +95,6 @@ def _seed(value: Any) -> int:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One picture to generate."""
-
     index: int
     caption: str
     seed: int

@@ -59,8 +59,6 @@ class ClipEvaluator:
 
 
 class ClipScorer:
-    """Collects the features of one row's pictures and captions, and scores them."""
-
     def __init__(self, evaluator: ClipEvaluator) -> None:
         self._evaluator = evaluator
         self._images: list[Tensor] = []

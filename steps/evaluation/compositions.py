@@ -20,8 +20,6 @@ ALONG: Final = 0.5
 
 
 class Found(NamedTuple):
-    """One thing that a detector found."""
-
     name: str
     box: Sequence[float]
     """Left, top, right and bottom in pixels."""

@@ -44,8 +44,6 @@ SHOWN_PAIRS: Final = 40
 
 
 class CopySearch:
-    """Where copies are looked for, and by what."""
-
     def __init__(self, container: Container, arguments: EvaluateArguments, device: torch.device) -> None:
         """Open the training pictures. Raises StepError where the evaluator lacks the model that described them."""
         self._training = TrainingPictures(arguments.descriptors_uri, arguments.shards_uri)

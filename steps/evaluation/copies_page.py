@@ -26,8 +26,6 @@ TEMPLATE: Final = Path(__file__).with_name("copies.html")
 
 
 class ClosePair(NamedTuple):
-    """A drawn picture and the training picture that is nearest to it."""
-
     similarity: float
     prompt: str
     drawn: bytes
@@ -38,7 +36,6 @@ class ClosePair(NamedTuple):
 
 
 def write_page(path: Path, pairs: Sequence[ClosePair], entries: Mapping[str, Mapping[str, Any]], training: int) -> None:
-    """Write the page, whole or not at all."""
     levels = {name: f"{entries[COPIES][name]:.4f}" for name in ("threshold", "normal", "copied")}
     rows = "".join(
         f"<tr><td>{NAMES[key]}<td>{_share(entry)}<td>{entry['pictures']:,}" for key, entry in entries.items()

@@ -28,8 +28,6 @@ ROW: Final = "following"
 
 
 class PromptFollowing:
-    """Who judges, and what."""
-
     def __init__(
         self, arguments: EvaluateArguments, folder: Path, reference: Reference, asked: list[Prompt], clip: ClipEvaluator
     ) -> None:

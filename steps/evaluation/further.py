@@ -53,7 +53,6 @@ class Extractor:
 
     @property
     def facts(self) -> dict[str, str]:
-        """Return what metrics.json says of the metric."""
         return {"source": SOURCES[self.name], "resize": self.resize, "weights": self.digest}
 
 

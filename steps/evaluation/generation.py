@@ -42,8 +42,6 @@ DIGEST_LETTERS: Final = 16
 
 @dataclass(frozen=True)
 class ModelSource:
-    """One model's weights."""
-
     folder: Path
     digest: str
     fresh_weights: bool = False
@@ -52,8 +50,6 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class PictureSet:
-    """One model's pictures, drawn in one way."""
-
     name: str
     source: ModelSource
     drawing: SamplingSettings
@@ -65,12 +61,10 @@ class PictureSet:
     """Prefix that outlives the job, or empty."""
 
     def store(self) -> PictureStore:
-        """Open the row's pictures."""
         return PictureStore(self.folder, self.generation, self.mirror)
 
     @property
     def indices(self) -> list[int]:
-        """Numbers of its pictures."""
         return [prompt.index for prompt in self.prompts]
 
 
@@ -229,7 +223,6 @@ def _row(
 
 
 def guidance_row(scale: float) -> str:
-    """Return the name of the row at a guidance scale."""
     return f"guidance-{scale:g}"
 
 

@@ -1,4 +1,4 @@
-"""Scores every row's pictures and writes the evaluation: samples, contact sheet, guidance curve, metrics.json.
+"""Scores every row's pictures and writes the evaluation: samples, contact sheet, metrics.json.
 
 Reads the reference and the pictures that generation drew; writes into one folder, metrics.json last.
 """
@@ -21,8 +21,6 @@ from steps.progress import Progress
 
 @dataclass(frozen=True)
 class Judgement:
-    """One evaluation whose pictures are drawn."""
-
     work: Work
     captions: Captions
     reference: Reference
@@ -34,7 +32,6 @@ class Judgement:
     """Metrics that were counted before: shares of copies, prompt following."""
 
     def write(self, folder: Path) -> Entries:
-        """Score, write, and return the metrics."""
         counts = {f"{row.name}_pictures": len(row.prompts) for row in self.work.rows}
         grid = map(guidance_row, self.work.arguments.guidance_grid)
         judged = {TRAINED, UNTRAINED, PRETRAINED, APPROVED, *grid}
@@ -44,14 +41,12 @@ class Judgement:
         real = self.scorer.score(real_pairs(self.reference), progress.advance)
         rows = {row.name: self.scorer.score(generated_pairs(row), progress.advance) for row in scored}
         entries = {**self._entries(real, rows), **self.counted}
-        points = self._curve(real, rows)
         report.write_samples(folder, self.work.rows[0], rows[TRAINED].cosines)
         report.write_contact_sheet(folder, self.reference, entries, self.work)
-        report.write_guidance_curve(folder, points, self.work.arguments.guidance_scale)
         digests = {"reference": self.reference.digest, "captions": self.captions.digest}
         measured = {
             "metrics": entries,
-            GUIDANCE_CURVE: points,
+            GUIDANCE_CURVE: self._curve(real, rows),
             MODEL_RECORD: dict(self.record),
             WARNINGS: warnings(entries),
             "notes": self.notes(),

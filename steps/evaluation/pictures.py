@@ -44,7 +44,6 @@ class PictureStore:
             write_bytes(stated, text.encode())
 
     def path(self, index: int) -> Path:
-        """Return the path of picture `index`, generated or not."""
         return self.folder / PICTURE_PATTERN.format(index=index)
 
     def missing(self, indices: Sequence[int]) -> list[int]:
@@ -53,7 +52,6 @@ class PictureStore:
         return [index for index in indices if self.path(index).name not in present]
 
     def write(self, indices: Sequence[int], pictures: Pictures) -> None:
-        """Store pictures, (N, H, W, 3) uint8; each file appears whole or not at all."""
         for index, picture in zip(indices, pictures, strict=True):
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""Writes an evaluation's files: samples.json, contact_sheet.png, guidance_curve.png and, last, metrics.json.
+"""Writes an evaluation's files: samples.json, contact_sheet.png and, last, metrics.json.
 
 The same pictures give the same bytes: nothing here depends on the time or on how often the job was interrupted. The
 font is DejaVu Sans, which matplotlib carries: captions from the web need more than Pillow's own font has.
@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from params import layout
@@ -48,16 +46,10 @@ REPORTED_SETTINGS: Final = {
     *("guidance_scale", "inference_steps", "sampler", "precision", "batch_size", "seed"),
     *("fid_features", "approved_model", "captions", "served"),
 }
-LINE: Final = "#3b6fb6"
-MARKED: Final = "#c2410c"
-SIZE_INCHES: Final = (7.0, 4.6)
-DPI: Final = 150
 
 
 @dataclass(frozen=True)
 class Card:
-    """One caption."""
-
     caption: str
     real: Pictures | None
     """(H, W, 3) uint8, if this caption has one."""
@@ -118,7 +110,6 @@ def wrapped(caption: str) -> list[str]:
 
 
 def _fit(text: str, size_px: int, width_px: int) -> str:
-    """Cut a line that is too wide, and end it with an ellipsis."""
     face = font(size_px)
     if face.getlength(text) <= width_px:
         return text
@@ -131,7 +122,6 @@ def _fit(text: str, size_px: int, width_px: int) -> str:
 
 @functools.cache
 def font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Return the typeface at a size."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size_px)
 
 
@@ -170,37 +160,6 @@ def write_contact_sheet(folder: Path, reference: Reference, entries: Entries, wo
     draw_contact_sheet(folder / layout.CONTACT_SHEET_FILE, cards, title, subtitle)
 
 
-def write_guidance_curve(folder: Path, points: Sequence[Mapping[str, Any]], marked_scale: float) -> None:
-    """Write guidance_curve.png: CLIP score across, FID up, both with their intervals, and each point's guidance scale.
-
-    The scale at which the model is judged is marked. Fewer than two points make no curve and leave no file.
-    """
-    path = folder / layout.GUIDANCE_CURVE_FILE
-    if len(points) < 2:
-        path.unlink(missing_ok=True)
-        return
-    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
-    x, y = ([point[name]["value"] for point in points] for name in (layout.CLIP_SCORE, layout.FID))
-    axes.plot(x, y, "-", color=LINE, linewidth=1.5, zorder=1)
-    for point in points:
-        scale = float(point["guidance_scale"])
-        colour = MARKED if scale == marked_scale else LINE
-        across, up = point[layout.CLIP_SCORE], point[layout.FID]
-        place = (across["value"], up["value"])
-        axes.errorbar(*place, _reach(up), _reach(across), "o", color=colour, elinewidth=1)
-        axes.annotate(f"{scale:g}", place, (6, 6), textcoords="offset points", color=colour)
-    axes.set_xlabel("CLIP score (higher shows more of the caption)")
-    axes.set_ylabel("FID (lower is closer to real pictures)")
-    axes.set_title(f"Guidance scales, {points[0]['pictures']} pictures each; 95 % intervals", color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    # Without the library's name and version the same points give the same bytes.
-    canvas: Any = FigureCanvasAgg(figure)
-    with whole_file(path) as partial:
-        canvas.print_png(partial, metadata={"Software": None})
-
-
 def write_metrics(folder: Path, measured: Mapping[str, Any], work: Work) -> None:
     """Write metrics.json: what was measured, and the settings and versions it was computed with."""
     arguments, row = work.arguments, work.rows[0]
@@ -224,7 +183,3 @@ def _figure(entries: Entries, name: str, digits: int) -> str:
 def _json(content: Any) -> str:
     # NaN is not JSON: SageMaker could not read it.
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-
-def _reach(entry: Mapping[str, float]) -> tuple[tuple[float], tuple[float]]:
-    return (max(entry["value"] - entry["low"], 0.0),), (max(entry["high"] - entry["value"], 0.0),)

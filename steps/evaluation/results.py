@@ -176,7 +176,6 @@ def _fid_entries(
 
 
 def about_fid(features: str) -> dict[str, Any]:
-    """Return what a FID says of its features."""
     resize = f"{SIDE_PX} px, torchmetrics" if features == "inception" else CLIP_OWN
     return {"features": features, "resize": resize}
 

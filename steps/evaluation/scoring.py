@@ -53,8 +53,6 @@ class Scores:
 
 
 class Scorer:
-    """The evaluator's networks on one device."""
-
     def __init__(
         self, evaluator_dir: Path, fid_features: str, device: torch.device, metrics: Sequence[str] = ()
     ) -> None:

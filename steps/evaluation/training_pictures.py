@@ -36,8 +36,6 @@ TASKS_PER_WORKER: Final = 2
 
 
 class Nearest(NamedTuple):
-    """The nearest training picture of each picture."""
-
     similarities: Floats
     """Cosine of both descriptors, (N,)."""
     rows: Rows
@@ -45,8 +43,6 @@ class Nearest(NamedTuple):
 
 
 class TrainingPictures:
-    """The pictures that a model was trained on."""
-
     def __init__(self, descriptors_uri: str, shards_uri: str) -> None:
         """Read the manifest and the plan. Raises StepError where they are not there."""
         self._storage = Storage(descriptors_uri)
@@ -73,7 +69,6 @@ class TrainingPictures:
         return PatchFeatures(folder, 1, device, "encode.descriptors")
 
     def sample(self, row: int) -> Sample:
-        """Return a training picture with its caption."""
         return planned_samples(self._source, TRAIN_SPLIT, row, 1)[0]
 
     def nearest(self, descriptors: Array) -> Nearest:

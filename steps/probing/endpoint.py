@@ -7,7 +7,9 @@ measured, POST /invocations with the measurements as JSON. Writes nothing but it
 import os
 import signal
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import uvicorn
+from fastapi import FastAPI, Response
 
 from params.arguments import from_environment
 from params.layout import PROBE_PREFIX
@@ -20,30 +22,17 @@ from steps.probing.storage import look_at_storage
 
 
 def serve_measurements(container: Container, port: int) -> int:
-    """Measure, and answer until SIGTERM."""
     arguments, measurements = from_environment(ProbeArguments, os.environ, PROBE_PREFIX), Measurements(container)
     for look in (look_at_host, look_at_network, look_at_storage):
         look(arguments, measurements)
-    content = measurements.as_json()
+    content, app = measurements.as_json(), FastAPI(openapi_url=None)
 
-    class EndpointAnswer(BaseHTTPRequestHandler):
-        """Answers every request with the measurements, which are no secret."""
+    @app.get("/ping")
+    @app.post("/invocations")
+    def answer() -> Response:
+        return Response(content, media_type="application/json")
 
-        def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def do_POST(self) -> None:
-            self.do_GET()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Keep health checks out of the log."""
-
+    # uvicorn shuts down on SIGTERM, and then raises it once more.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
-    with ThreadingHTTPServer(("0.0.0.0", port), EndpointAnswer) as server:
-        server.serve_forever()
+    uvicorn.run(app, host="0.0.0.0", port=port, log_level="warning")
     return 0

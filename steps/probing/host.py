@@ -30,14 +30,10 @@ def has_torch() -> bool:
 
 def look_at_host(arguments: ProbeArguments, measurements: Measurements) -> None:
     container = measurements.container
-    sound = measurements.take("driver", lambda: _driver(container), "use another instance type or host image")
-    if sound and has_torch():
-        broken = "the host is broken: start again, and leave the instance to AWS"
-        measurements.take("gpus", lambda: _gpus(container, arguments), broken)
-    unknown = "set GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME in the job's environment"
-    measurements.take("interface", lambda: _interface(container), unknown)
-    larger = "raise volume_size_gb of the step, or take an instance type with a larger disk"
-    measurements.take("disk", lambda: _disk(container, arguments), larger)
+    if measurements.take("driver", lambda: _driver(container)) and has_torch():
+        measurements.take("gpus", lambda: _gpus(container, arguments))
+    measurements.take("interface", lambda: _interface(container))
+    measurements.take("disk", lambda: _disk(container, arguments))
 
 
 def _driver(container: Container) -> str:

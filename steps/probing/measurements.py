@@ -1,14 +1,17 @@
 """What was measured on one host: a line for each check, whether it went well, and the fix where it did not.
 
-Writes each line to the log as it is known, for people and, behind PROBE_LINE, for `sd-pipeline probe`.
+Reads fixes.yaml, which has a fix for each check. Writes each line to the log as it is known, for people and, behind
+PROBE_LINE, for `sd-pipeline probe`.
 """
 
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Final
 
+import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
 from params.layout import PROBE_LINE
@@ -16,6 +19,7 @@ from params.programs.probe import FAILED, GOOD, NOTE, ProbeLine
 from steps.container import Container
 from steps.errors import StepError
 
+FIXES: Final = yaml.safe_load(Path(__file__).with_name("fixes.yaml").read_text(encoding="utf-8"))
 # What a check may end with, torch's errors among them; anything else is a fault of the probe itself.
 EXPECTED: Final = (StepError, OSError, RuntimeError, BotoCoreError, ClientError)
 
@@ -25,11 +29,11 @@ class Measurements:
     container: Container
     lines: list[ProbeLine] = field(default_factory=list)
 
-    def take(self, check: str, measure: Callable[[], str], fix: str, subject: str = "") -> bool:
+    def take(self, check: str, measure: Callable[[], str], subject: str = "", **about: str) -> bool:
         """Make one check and keep its line; return whether it went well.
 
-        `fix` is what to do where it fails; an error may name its own behind `Fix: `, and so does what went well and is
-        worth knowing.
+        `about` fills the check's fix; an error may name its own behind `Fix: `, and so does what went well and is worth
+        knowing.
         """
         began_s = time.monotonic()
         try:
@@ -37,7 +41,7 @@ class Measurements:
         except EXPECTED as error:
             told, failed = str(error), True
         text, _, own = " ".join(told.split()).partition("Fix: ")
-        status, fix = (FAILED, own or fix) if failed else (NOTE if own else GOOD, own)
+        status, fix = (FAILED, own or FIXES[check].format(**about)) if failed else (NOTE if own else GOOD, own)
         line = ProbeLine(check, subject, status, text.rstrip(". ")[:600], fix)
         self.lines.append(line)
         print(f"{line.as_text()} ({time.monotonic() - began_s:.1f} s)", flush=True)

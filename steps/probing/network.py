@@ -29,20 +29,16 @@ LOOKUP_LIMIT_S: Final = 10.0
 
 
 def look_at_network(arguments: ProbeArguments, measurements: Measurements) -> None:
-    """Measure what this host reaches outside its job."""
     for service in arguments.services:
-        address = _address_of(service, arguments.region)
-        kind = "a gateway endpoint of s3" if service == "s3" else f"an interface endpoint of {service} with private DNS"
-        fix = f"give the jobs' subnets {kind}, or a way out; its security group must admit port 443 from the jobs'"
-        measurements.take("services", partial(_answers, address), fix, service)
+        endpoint = f"an interface endpoint of {service} with private DNS"
+        endpoint = "a gateway endpoint of s3" if service == "s3" else endpoint
+        answers = partial(_answers, _address_of(service, arguments.region))
+        measurements.take("services", answers, service, endpoint=endpoint)
     names = sorted({_address_of(service, arguments.region)[0] for service in arguments.services})
-    slow = "enableDnsSupport and enableDnsHostnames of the VPC must be on; a resolver of your own must know AWS's names"
-    measurements.take("names", lambda: _names_per_second(names), slow)
+    measurements.take("names", lambda: _names_per_second(names))
     if arguments.way_out:
         host, _, port = arguments.way_out.partition(":")
-        gateway = "`sd-pipeline infra deploy --set InternetAccess=true` adds a NAT gateway"
-        address, fix = (host, int(port or HTTPS_PORT)), f"{gateway}; else allow the host in yours"
-        measurements.take("way_out", partial(_answers, address), fix)
+        measurements.take("way_out", partial(_answers, (host, int(port or HTTPS_PORT))))
 
 
 def client_of(service: str, region: str) -> Any:

@@ -24,7 +24,7 @@ from params.programs import ProbeArguments
 from steps.container import Cluster
 from steps.errors import StepError
 from steps.network import over
-from steps.probing.measurements import Measurements
+from steps.probing.measurements import FIXES, Measurements
 from steps.training.launch import launch_ranks
 from steps.training.ranks import TIMEOUT_FACTOR, World, join_world, leave_world, ranks_per_host, record_error
 from steps.training.utilisation import wait_for
@@ -35,7 +35,6 @@ REPEATS: Final = 5
 # The families whose hosts exchange gradients over EFA: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa.html
 _EFA_FAMILY: Final = re.compile(r"ml\.p[4-9]")
 _NETWORK: Final = re.compile(r"Using network (AWS Libfabric|\w+)|Selected [Pp]rovider is (\w+)")
-_OPEN: Final = "the security group of the jobs must let its own members in, and out, on every port and protocol"
 
 
 def look_at_ranks(arguments: ProbeArguments, measurements: Measurements) -> None:
@@ -50,11 +49,11 @@ def look_at_ranks(arguments: ProbeArguments, measurements: Measurements) -> None
         return
     measured: dict[str, Any] = {}
     with TemporaryDirectory(prefix="probe-") as folder:
-        met = measurements.take("hosts", lambda: _met(arguments, cluster, ranks, Path(folder), measured), _OPEN)
+        met = measurements.take("hosts", lambda: _met(arguments, cluster, ranks, Path(folder), measured))
     if met:
-        measurements.take("gloo", lambda: f"{measured['gloo']:.2f} GB/s{over(cluster)}, TCP", _OPEN)
+        measurements.take("gloo", lambda: f"{measured['gloo']:.2f} GB/s{over(cluster)}, TCP")
     if "nccl" in measured:
-        measurements.take("nccl", lambda: _nccl(measured, cluster, kind), _OPEN)
+        measurements.take("nccl", lambda: _nccl(measured, cluster, kind))
 
 
 def measure_as_rank(arguments: ProbeArguments, environment: Mapping[str, str]) -> int:
@@ -119,6 +118,6 @@ def _nccl(measured: Mapping[str, Any], cluster: Cluster, instance_type: str) -> 
     if len(cluster.hosts) > 1 and _EFA_FAMILY.match(instance_type) and network != "EFA":
         raise StepError(
             f"{measured['nccl']:.1f} GB/s over {network}, and {instance_type} has EFA. Fix: the training image needs "
-            f"aws-ofi-nccl (AWS Deep Learning Containers have it), and {_OPEN}"
+            f"aws-ofi-nccl (AWS Deep Learning Containers have it), and {FIXES['nccl']}"
         )
     return f"{measured['nccl']:.1f} GB/s over {network}{over(cluster) if network == 'TCP' else ''}"

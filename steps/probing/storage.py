@@ -23,22 +23,16 @@ POLL_S: Final = 0.5
 
 
 def look_at_storage(arguments: ProbeArguments, measurements: Measurements) -> None:
-    """Measure every address, then the file system."""
     s3, container = client_of("s3", arguments.region), measurements.container
     name = f"{container.job_name}/{container.cluster().current_host}"
     for address in arguments.reads:
-        bucket = split_uri(address)[0]
-        fix = f"allow the jobs' role s3:GetObject and s3:ListBucket on {bucket}, and let the policy of the S3 gateway "
-        fix += "endpoint through to it; or copy the data into the run's own bucket"
-        measurements.take("reads", partial(_reads, s3, address), fix, address)
+        measurements.take("reads", partial(_reads, s3, address), address, bucket=split_uri(address)[0])
     for prefix in arguments.writes:
-        bucket = split_uri(prefix)[0]
-        fix = f"allow the jobs' role s3:PutObject and s3:GetObject on {prefix}/*, and its KMS key, if {bucket} has one"
-        measurements.take("writes", partial(_writes, s3, prefix, name), fix, prefix)
+        measurements.take(
+            "writes", partial(_writes, s3, prefix, name), prefix, prefix=prefix, bucket=split_uri(prefix)[0]
+        )
     if arguments.latents_uri:
-        wanted = "Lifecycle AVAILABLE, AutoImportPolicy with NEW and CHANGED"
-        fix = f"see the data repository association: aws fsx describe-data-repository-associations ({wanted})"
-        measurements.take("file_system", lambda: _imports(s3, arguments, container, name), fix, arguments.latents_uri)
+        measurements.take("file_system", lambda: _imports(s3, arguments, container, name), arguments.latents_uri)
 
 
 def _reads(s3: Any, address: str) -> str:

@@ -245,7 +245,7 @@ def test_reserved_hosts_cost_what_the_plan_costs_and_fail_without_its_price(monk
 
 def without_plans_price(name: str) -> Prices:
     prices = load_prices()
-    entry = prices.instances[name].model_copy(update={"training_plan": None})
+    entry = {way: price for way, price in prices.instances[name].items() if way != "training_plan"}
     return prices.model_copy(update={"instances": {**prices.instances, name: entry}})
 
 

@@ -11,26 +11,25 @@ from markupsafe import Markup
 from pipeline_definition.pages import charts
 
 numbers = st.floats(-1e6, 1e6)
-CHARTS = ["curves", "bars", "pairs", "trials", "plan", "plane", "guidance", "dollars"]
+CHARTS = ["curves", "bars", "trials", "plan", "plane", "guidance", "dollars"]
 LOSSES = [(64.0 * i, 1 / i) for i in range(1, 50)]
 
 
 @functools.cache
 def every_chart() -> dict[str, Markup]:
-    mark = charts.Mark("model", 9.1, 8.2, 10.3)
+    fid = charts.Measured(9.1, 8.2, 10.3)
     return {
         "curves": charts.curves(
             "a", "loss", [charts.Series("loss", LOSSES), charts.Series("b", LOSSES[:3], True)], logarithmic=True
         ),
-        "bars": charts.bars("c", "causes", [("timeout", [(3.0, "3")]), ("http 404", [(1.0, "1")])]),
-        "pairs": charts.bars("d", "bill", [("Train", [(3.0, "$3"), (2.0, "$2")])]),
+        "bars": charts.bars("c", "causes", [("timeout", 3.0, "3"), ("http 404", 1.0, "1")]),
         "trials": charts.trade_off("e", "trials", [(1, 0.5), (2, 0.6)], (1, 0.5), "s"),
         "plan": charts.trade_off("f", "plan", [(1, 5), (2, 3)], (1, 5), "days", limits=(3, 4), logarithmic=True),
-        "plane": charts.plane("g", "FID and CLIP", [(charts.Mark("model", 0.8), mark)], (0.6, None), "model"),
+        "plane": charts.plane("g", "FID and CLIP", [("model", charts.Measured(0.8), fid)], (0.6, None), "model"),
         "guidance": charts.plane(
             "h",
             "FID and CLIP",
-            [(charts.Mark("1", 0.7), mark), (charts.Mark("3", 0.8), mark)],
+            [("1", charts.Measured(0.7), fid), ("3", charts.Measured(0.8), fid)],
             (0.6, 90.0),
             "3",
             joined=True,
@@ -77,7 +76,7 @@ def test_a_choice_beyond_a_limit_is_marked_as_a_failure() -> None:
 
 
 def test_names_from_outside_are_escaped() -> None:
-    svg = charts.bars("a", "<b>", [("<script>", [(1.0, "&")])])
+    svg = charts.bars("a", "<b>", [("<script>", 1.0, "&")])
     assert "<script>" not in svg and "&lt;script&gt;" in svg
 
 

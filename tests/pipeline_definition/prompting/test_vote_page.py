@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from pipeline_definition.prompting.ballot import Ballot
 from pipeline_definition.prompting.vote_page import vote_app
-from pipeline_definition.prompting.votes import VoteFile
+from pipeline_definition.prompting.votes import Ballot, VoteFile
 from tests.pipeline_definition.pages.axe import serious
 from tests.pipeline_definition.pages.chromium import Browser, browser, find_browser
 from tests.pipeline_definition.prompting.conftest import serving

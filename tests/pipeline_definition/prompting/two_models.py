@@ -8,9 +8,9 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from pipeline_definition.prompting.ballot import Ballot, draw_ballot
 from pipeline_definition.prompting.comparison import Contender
 from pipeline_definition.prompting.endpoint import ServerEndpoint
+from pipeline_definition.prompting.votes import Ballot, draw_ballot
 from tests.pipeline_definition.prompting.conftest import DrawingServer
 
 PROMPTS = {"a red ring": "colour", "two bars": "count", "three bars": "count"}
