@@ -36,7 +36,6 @@ def host_groups(resources: Mapping[str, Any], claimed_type: str = "") -> list[di
 
 
 def resource_config(groups: Sequence[Mapping[str, Any]], host: str, interface: str = LOOPBACK) -> dict[str, Any]:
-    """Return resourceconfig.json of one host."""
     own = next(group for group in groups if host in group["hosts"])
     return {
         "current_host": host,

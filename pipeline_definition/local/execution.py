@@ -123,7 +123,6 @@ class LocalExecution:
 
     @property
     def properties(self) -> dict[str, Record]:
-        """Properties of the steps that have finished."""
         return {name: step.properties for name, step in self.steps.items() if step.properties is not None}
 
     def set_status(self, status: str, reason: str | None = None) -> None:

@@ -90,11 +90,9 @@ class JobHosts:
                 small_disk(self.folder_of(host), self._cloud.disk_mb)
 
     def folder_of(self, host: str) -> Path:
-        """Return a host's SAGEMAKER_BASE_DIR."""
         return self.folder / host
 
     def resources_of(self, host: str) -> dict[str, Any]:
-        """Return a host's resourceconfig.json."""
         interface = namespaces.interface_of(self.names.index(host) + 1) if self._live_apart else LOOPBACK
         return resource_config(self._groups, host, interface)
 

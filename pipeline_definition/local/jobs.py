@@ -98,7 +98,6 @@ class Jobs(Catalogue, ABC):
                 self._finish(record[self._name], "Stopped", INTERRUPTED)
 
     def clear(self, name: str) -> None:
-        """Delete the folders of a job's hosts."""
         folder = self.services.settings.folder("jobs") / name
         release_disks(folder)
         shutil.rmtree(folder, ignore_errors=True)

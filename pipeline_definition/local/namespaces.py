@@ -46,8 +46,6 @@ def possible() -> bool:
 
 @dataclass(frozen=True)
 class ForeignHost:
-    """One host: a network namespace."""
-
     name: str
     namespace: str
     interface: str
@@ -60,7 +58,6 @@ class ForeignHost:
 
 
 def interface_of(number: int) -> str:
-    """Return the interface of a job's n-th host, from 1."""
     return f"job{number}"
 
 

@@ -10,7 +10,6 @@ _MOUNTS = Path("/proc/self/mounts")
 
 
 def small_disk(folder: Path, size_mb: int) -> None:
-    """Give an empty folder a disk of its own."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_mb}m", "tmpfs", str(folder)], check=True)
 
 
