@@ -14,11 +14,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from params.arguments import hint_at
 from pipeline_definition.jobs.request_shapes import REQUESTS
 from pipeline_definition.local.conditions import check_condition
 from pipeline_definition.local.errors import DefinitionError
 from pipeline_definition.local.expressions import GET, JSON_GET, check_expressions, expressions, referenced_steps
-from pipeline_definition.local.parameters import Parameter, nearest
+from pipeline_definition.local.parameters import Parameter
 from pipeline_definition.local.request_checks import check_arguments_of, honoured
 from pipeline_definition.local.retries import RetryPolicy
 
@@ -128,7 +129,7 @@ def _flatten(items: list[Any], branch: Branch | None) -> Iterator[tuple[dict[str
 def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tuple[Parameter, ...]) -> DefinedStep:
     kind, name = str(item.get("Type")), item.get("Name")
     if kind not in STEP_KEYS:
-        raise DefinitionError(f"unknown type of step {kind!r}{nearest(kind, STEP_KEYS)}")
+        raise DefinitionError(f"unknown type of step {kind!r}; {hint_at(kind, STEP_KEYS)}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise DefinitionError("a step needs a Name of 1 to 64 letters, digits, - and _")
     _check_keys(item, _COMMON_KEYS.union(STEP_KEYS[kind]))

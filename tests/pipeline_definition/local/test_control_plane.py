@@ -297,7 +297,7 @@ def test_a_bad_parameter_or_definition_is_refused_at_once(world: World) -> None:
     parameter = {"Name": "InstanceCount", "Type": "Integer", "DefaultValue": 1}
     world.create("strict", [processing("A", "say", "x")], [parameter])
     for given, message in (
-        ({"InstanceCuont": "1"}, "did you mean 'InstanceCount'"),
+        ({"InstanceCuont": "1"}, "did you mean InstanceCount"),
         ({"InstanceCount": "x"}, "expected Integer"),
     ):
         with pytest.raises(ClientError, match=message) as caught:
