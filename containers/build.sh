@@ -65,7 +65,9 @@ find_engine() {
 make_context() {
     local image=$1 context=$2
     cp "$root/containers/$image.Dockerfile" "$root/containers/$image.lock" "$context/"
-    (cd "$root" && find params steps -name '*.py' -not -path '*/__pycache__/*' -print0 | tar -cf - --null -T -) |
+    # Tables beside the code are read by it; parameter sets, the files of params/ itself, are not.
+    (cd "$root" && find params steps -type f -not -path '*/__pycache__/*' \
+        -not \( -path 'params/*.yaml' -not -path 'params/*/*' \) -print0 | tar -cf - --null -T -) |
         tar -xf - -C "$context"
     chmod -R u=rwX,go=rX "$context"
 }

@@ -13,13 +13,6 @@ from params.model import Model
 class Cloud(Model):
     """The switches of the local control plane."""
 
-    foreign_hosts: bool = False
-    """Each host of a job is a network namespace: its own name resolves to nothing, the others are algo-1, algo-2, ...,
-    and the interface is the one that resourceconfig.json names. Needs root and Linux; elsewhere it is left out, and the
-    job's log says so."""
-    no_internet: bool = False
-    """Hosts reach AWS's services and nothing else: the pictures of the local world are out of reach. As foreign_hosts,
-    in network namespaces."""
     hidden_gpus: str = Field("", pattern=r"^(ml\.(g|gr|p)\d[a-z0-9-]*\.[a-z0-9]+)?$")
     """GPU instance type, such as ml.g4dn.xlarge, that every host says it is, while torch sees no GPU: an old driver."""
     import_lag_s: float = Field(0.0, ge=0)
@@ -46,5 +39,3 @@ class Cloud(Model):
     """Instance types, as patterns such as ml.p5*, that SageMaker has none of."""
     missing_endpoints: tuple[str, ...] = ()
     """Services as boto3 names them, such as logs or s3, whose address does not answer a job: no interface endpoint."""
-    disk_mb: int = Field(0, ge=0)
-    """Size of the disk of each host of a job; needs root and Linux, as foreign_hosts. 0: this machine's."""

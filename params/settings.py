@@ -26,7 +26,10 @@ from params.strict_yaml import StrictLoader
 
 ApprovalStatus = Literal["PendingManualApproval", "Approved", "Rejected"]
 # Keys of an earlier release, and what became of them.
-GONE: Final = {"tune.keep_alive_s": "a tuning job runs its trials on the hosts that it has, and asks for no warm pool"}
+GONE: Final = {
+    "tune.keep_alive_s": "a tuning job runs its trials on the hosts that it has, and asks for no warm pool",
+    **{f"local.cloud.{name}": "it needed root" for name in ("foreign_hosts", "no_internet", "disk_mb")},
+}
 # What AWS allows in the tags of every service: https://docs.aws.amazon.com/tag-editor/latest/userguide/tagging.html
 TAG_TEXT: Final = r"^[a-zA-Z0-9_ .:/=+@-]*$"
 TagKey = Annotated[str, Field(min_length=1, max_length=128, pattern=TAG_TEXT)]

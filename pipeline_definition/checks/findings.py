@@ -30,7 +30,6 @@ class Finding:
     """False: it could not be checked, or is worth knowing; the run may start all the same."""
 
     def __str__(self) -> str:
-        """Return the finding as one line."""
         return f"{self.parameter}: {self.problem}; {self.fix}"
 
 

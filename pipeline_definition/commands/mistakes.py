@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import boto3
+import yaml
 from botocore import exceptions
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -18,20 +19,8 @@ from pipeline_definition.errors import OperatorError
 MISTAKES: Final = (OperatorError, SettingsError, ClientError, BotoCoreError, OSError, KeyboardInterrupt)
 # The shell's status for a command that Ctrl-C ended.
 INTERRUPTED: Final = 130
-_FILE_FOR_FOLDER: Final = "a file is in the way of a folder; name another folder"
-_FULL: Final = "the disk is full; free some space or name another place"
-_FORBIDDEN: Final = "permission denied; name another place, or have its permissions changed"
-FIXES: Final[Mapping[int | None, str]] = {
-    errno.ENOENT: "does not exist and cannot be made; name another place",
-    errno.EEXIST: _FILE_FOR_FOLDER,
-    errno.ENOTDIR: _FILE_FOR_FOLDER,
-    errno.EISDIR: "is a folder; name a file",
-    errno.EACCES: _FORBIDDEN,
-    errno.EPERM: _FORBIDDEN,
-    errno.EROFS: "the file system is read-only; name another place",
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-}
+_OF_SYSTEM = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text(encoding="utf-8"))
+FIXES: Final[Mapping[int | None, str]] = {getattr(errno, name): fix for name, fix in _OF_SYSTEM.items()}
 SIGN_IN: Final = "`aws configure` or `aws sso login` signs in, AWS_PROFILE names a profile; --local needs no account"
 UNSIGNED: Final = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound)
 # What AWS calls credentials that it does not take, or takes no longer.

@@ -30,7 +30,6 @@ Out = Annotated[Path | None, typer.Option(help="Also fetch metrics, manifests, t
 
 
 ProductionStack = Annotated[str, typer.Option("--stack", help="Stack that has the production endpoint.")]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Start it and do not wait for the end.")]
 Share = Annotated[float, typer.Option(help="Share of the requests that the second variant serves.")]
 
 
@@ -144,7 +143,6 @@ def promote(
     package: Package = "latest",
     beside: Annotated[str | None, typer.Option(help=f"A second variant. {PACKAGE_HELP}")] = None,
     share: Share = 0.1,
-    no_wait: NoWait = False,
     stack: ProductionStack = "sd-pipeline",
 ) -> Reply:
     """Promote an approved model package: blue/green with a canary; an alarm rolls back to the former model.
@@ -155,16 +153,16 @@ def promote(
     """
     settings, place = _production(context, stack)
     second = find(settings, context.target, beside).arn if beside else ""
-    return _followed(place, place.promote(find(settings, context.target, package).arn, second, share), no_wait)
+    return _followed(place, place.promote(find(settings, context.target, package).arn, second, share))
 
 
-def rollback(context: options.CommandContext, no_wait: NoWait = False, stack: ProductionStack = "sd-pipeline") -> Reply:
+def rollback(context: options.CommandContext, stack: ProductionStack = "sd-pipeline") -> Reply:
     """Return the production endpoint to what it served before, at once.
 
     Example: sd-pipeline rollback
     """
     _, place = _production(context, stack)
-    return _followed(place, place.rollback(), no_wait)
+    return _followed(place, place.rollback())
 
 
 def scale(
@@ -196,10 +194,8 @@ def _production(context: options.CommandContext, stack: str) -> tuple[Settings, 
     return settings.model_copy(update={"registry": registry}), Production(context.target, outputs, say, context.poll_s)
 
 
-def _followed(place: Production, execution: str, no_wait: bool) -> Reply:
+def _followed(place: Production, execution: str) -> Reply:
     say(f"started {execution}")
-    if no_wait:
-        return Reply({"execution_arn": execution, "serving": None})
     serving = place.follow(execution)
     return Reply({"execution_arn": execution, "serving": asdict(serving)}, *_lines_about(serving))
 

@@ -137,7 +137,6 @@ def throughput(
     params: options.Params = options.LOCAL_PARAMS,
     sizes: Sizes = "8,16,32,64,128",
     seconds: Annotated[float, typer.Option(help="Measuring time per size.")] = 10.0,
-    phase: Annotated[int, typer.Option(min=1, help="Which phase's resolution and settings.")] = 1,
     pretrained: Pretrained = None,
     as_json: options.AsJson = False,
 ) -> Reply:
@@ -154,12 +153,9 @@ def throughput(
         pretrained = options.ROOT / settings.local.pretrained_dir
     if pretrained is None or not any((pretrained / of.denoiser / CONFIG_FILE).is_file() for of in FAMILIES):
         raise UsageError("--pretrained: name a folder with the denoiser's config.json, as diffusers saves it")
-    if phase > len(settings.phases):
-        raise UsageError(f"--phase {phase}: this parameter set has {len(settings.phases)}")
-    chosen = settings.phases[phase - 1]
-    values: dict[str, Any] = chosen.train.model_dump(include=SPEED)
+    values: dict[str, Any] = settings.train.model_dump(include=SPEED)
     values |= {"throughput_micro_batch_sizes": sizes, "throughput_s": seconds}
-    values |= {"random_latents_px": chosen.encode.resolution_px}
+    values |= {"random_latents_px": settings.encode.resolution_px}
     with tempfile.TemporaryDirectory(prefix="throughput-") as base:
         data = Path(base, "input", "data")
         data.mkdir(parents=True)

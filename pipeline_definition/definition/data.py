@@ -128,7 +128,6 @@ def processor(
 
 
 def _manifest_input(name: str, step: ProcessingStep) -> ProcessingInput:
-    """Return the manifest of an artifact that a step made."""
     return processing_input(name, Join(on="/", values=[output_uri(step, name), layout.MANIFEST_FILE]))
 
 

@@ -43,7 +43,6 @@ def _steps(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _hosts(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a request that says on what it runs."""
     found: dict[str, Any]
     if kind == "Processing":
         found = arguments["ProcessingResources"]["ClusterConfig"]

@@ -24,8 +24,6 @@ DELETE_BATCH = 1000
 
 
 class StackContents:
-    """The contents of one stack; `outputs` are the stack's."""
-
     def __init__(self, target: Target, stack: str, outputs: Mapping[str, str]) -> None:
         self._target, self._stack, self._outputs = target, stack, outputs
         self._s3, self._sagemaker = target.client("s3"), target.client("sagemaker")

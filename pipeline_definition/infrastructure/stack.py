@@ -64,8 +64,6 @@ def followed(client: Any, stack_id: str, say: Callable[[str], None], interval_s:
 
 @dataclass(frozen=True)
 class ChangeSet:
-    """A change set: what `apply` will do."""
-
     change_set: str
     """ARN of the change set."""
     stack_id: str

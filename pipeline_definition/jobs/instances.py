@@ -49,8 +49,6 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Instance:
-    """The GPUs of one instance type."""
-
     name: str
     gpus: int
     """GPUs of a host; 0: none."""
@@ -70,7 +68,6 @@ def instance(name: str) -> Instance:
 
 
 def known_host_images() -> tuple[str, ...]:
-    """Return the images that SageMaker takes for an endpoint's host."""
     return choices("ProductionVariantInferenceAmiVersion")
 
 

@@ -88,7 +88,6 @@ def planned_jobs(definition: Mapping[str, Any], values: Values) -> list[PlannedJ
 
 
 def all_steps(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield every step, those behind conditions included."""
     for step in steps:
         yield step
         if step["Type"] == "Condition":

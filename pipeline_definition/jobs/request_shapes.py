@@ -35,6 +35,5 @@ def request_shape(operation: str) -> StructureShape:
 
 @functools.cache
 def choices(shape: str) -> tuple[str, ...]:
-    """Return the words that a shape of SageMaker takes."""
     enumeration: Any = service_model().shape_for(shape)
     return tuple(enumeration.enum)

@@ -32,8 +32,6 @@ Invoke = Callable[[str, bytes, Mapping[str, str], float], Response | None]
 
 
 class AsyncQueue:
-    """The invocations of all endpoints that have no answer yet."""
-
     def __init__(self, services: Services, invoke: Invoke) -> None:
         self._store, self._records = services.store, services.records["async-invocation"]
         self._endpoints, self._invoke = services.records["endpoint"], invoke

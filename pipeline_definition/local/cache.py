@@ -1,7 +1,7 @@
 """Step caching: the result of an earlier execution's step with the same arguments is taken instead of running it.
 
-Reads and writes <state>/cache/<pipeline>/<step>/<digest>.json. What counts is what SageMaker lists for a kind of step,
-not the number of instances: https://docs.aws.amazon.com/sagemaker/latest/dg/pipelines-default-keys.html
+Reads and writes <state>/cache/<pipeline>/<step>/<digest>.json. What counts is what SageMaker lists for a kind of step
+(honoured.yaml), not the number of instances.
 """
 
 import hashlib
@@ -15,19 +15,9 @@ from typing import Any
 from params.files import write_json
 from pipeline_definition.local.definition import DefinedStep
 from pipeline_definition.local.records import Record, setting_aside
+from pipeline_definition.local.request_checks import honoured
 
-KEY_ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "Processing": ("AppSpecification", "Environment", "ProcessingInputs"),
-    "Training": (
-        *("AlgorithmSpecification", "CheckpointConfig", "DebugHookConfig", "DebugRuleConfigurations", "Environment"),
-        *("HyperParameters", "InputDataConfig"),
-    ),
-    "Tuning": ("HyperParameterTuningJobConfig", "TrainingJobDefinition", "TrainingJobDefinitions"),
-}
-_TRAINING_DEFINITION = (
-    *("AlgorithmSpecification", "HyperParameterRanges", "InputDataConfig", "StaticHyperParameters"),
-    "TuningObjective",
-)
+KEY_ATTRIBUTES = honoured("cached")
 
 
 @dataclass(frozen=True)
@@ -40,8 +30,6 @@ class CachedResult:
 
 
 class StepCache:
-    """Results of one pipeline's steps."""
-
     def __init__(self, folder: Path, pipeline_name: str) -> None:
         self._folder = folder / pipeline_name
 
@@ -72,5 +60,5 @@ def cache_key(step_type: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]
     key = {name: arguments[name] for name in names if name in arguments}
     if "TrainingJobDefinition" in key:
         definition = key["TrainingJobDefinition"]
-        key["TrainingJobDefinition"] = {name: definition.get(name) for name in _TRAINING_DEFINITION}
+        key["TrainingJobDefinition"] = {name: definition.get(name) for name in KEY_ATTRIBUTES["TrainingJobDefinition"]}
     return key

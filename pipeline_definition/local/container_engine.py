@@ -53,8 +53,6 @@ class Program:
 
 @dataclass(frozen=True)
 class ContainerEngine:
-    """docker or podman on this machine."""
-
     command: tuple[str, ...]
     """The engine and options of its own, such as `podman --root DIR`."""
     arguments: tuple[str, ...] = ()
@@ -87,7 +85,6 @@ class ContainerEngine:
     def run(
         self, program: Program, environment: Mapping[str, str], folder: Path, mark: str, shared: Iterable[Path] = ()
     ) -> tuple[str, ...]:
-        """Return the command that runs a container."""
         entry = ["--entrypoint", program.entry_point[0]] if program.entry_point else []
         mounts = [f"{folder.resolve()}:{BASE_DIR}:rw", *(f"{path.resolve()}:{path.resolve()}:ro" for path in shared)]
         passed = {name: value for name, value in environment.items() if name not in OF_THE_IMAGE} | {"HOME": "/tmp"}

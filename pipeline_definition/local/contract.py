@@ -35,8 +35,7 @@ def host_groups(resources: Mapping[str, Any], claimed_type: str = "") -> list[di
     ]
 
 
-def resource_config(groups: Sequence[Mapping[str, Any]], host: str, interface: str = LOOPBACK) -> dict[str, Any]:
-    """Return resourceconfig.json of one host."""
+def resource_config(groups: Sequence[Mapping[str, Any]], host: str) -> dict[str, Any]:
     own = next(group for group in groups if host in group["hosts"])
     return {
         "current_host": host,
@@ -44,7 +43,7 @@ def resource_config(groups: Sequence[Mapping[str, Any]], host: str, interface: s
         "current_group_name": own["instance_group_name"],
         "hosts": [name for group in groups for name in group["hosts"]],
         "instance_groups": groups,
-        "network_interface_name": interface,
+        "network_interface_name": LOOPBACK,
     }
 
 

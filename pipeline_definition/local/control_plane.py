@@ -10,7 +10,7 @@ from pathlib import Path
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler
 from werkzeug.serving import make_server
 
-from pipeline_definition.local import moto_patches, namespaces
+from pipeline_definition.local import moto_patches
 from pipeline_definition.local.catalogue import Catalogue
 from pipeline_definition.local.executions import LocalExecutions
 from pipeline_definition.local.gateway import Gateway
@@ -26,7 +26,6 @@ from pipeline_definition.local.promotion import Promotion
 from pipeline_definition.local.request_journal import RequestJournal
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import HOST, LocalSettings
-from pipeline_definition.local.small_disk import release_disks
 from pipeline_definition.local.state_lock import StateLock, state_id
 from pipeline_definition.local.step_runner import Kinds
 from pipeline_definition.local.training import TrainingJobs
@@ -95,8 +94,6 @@ class ControlPlane:
 
     def _end_all_jobs(self) -> None:
         kill_marked(self._settings.mark)
-        namespaces.remove(self._settings.namespace_tag)
-        release_disks(self._settings.folder("jobs"))
         if self._settings.engine is not None:
             self._settings.engine.remove(self._settings.mark)
 

@@ -14,29 +14,19 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from params.arguments import hint_at
 from pipeline_definition.jobs.request_shapes import REQUESTS
 from pipeline_definition.local.conditions import check_condition
 from pipeline_definition.local.errors import DefinitionError
 from pipeline_definition.local.expressions import GET, JSON_GET, check_expressions, expressions, referenced_steps
-from pipeline_definition.local.parameters import Parameter, nearest
-from pipeline_definition.local.request_checks import check_arguments_of
+from pipeline_definition.local.parameters import Parameter
+from pipeline_definition.local.request_checks import check_arguments_of, honoured
 from pipeline_definition.local.retries import RetryPolicy
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 TRIGGERS = ("Completed", "Failed", "Stopped", "Any")
 _COMMON_KEYS = {"Name", "Type", "Arguments", "DependsOn", "DisplayName", "Description"}
-_JOB_KEYS = {"CacheConfig", "RetryPolicies"}
-STEP_KEYS: dict[str, set[str]] = {
-    "Processing": _COMMON_KEYS | _JOB_KEYS | {"PropertyFiles"},
-    "Training": _COMMON_KEYS | _JOB_KEYS,
-    "Tuning": _COMMON_KEYS | _JOB_KEYS,
-    "Model": _COMMON_KEYS | {"RetryPolicies"},
-    "RegisterModel": _COMMON_KEYS | {"RetryPolicies"},
-    "EndpointConfig": _COMMON_KEYS | _JOB_KEYS,
-    "Endpoint": _COMMON_KEYS | {"CacheConfig"},
-    "Condition": _COMMON_KEYS,
-    "Fail": _COMMON_KEYS,
-}
+STEP_KEYS = honoured("steps")
 _DURATION: TypeAdapter[timedelta] = TypeAdapter(timedelta)
 
 
@@ -139,10 +129,10 @@ def _flatten(items: list[Any], branch: Branch | None) -> Iterator[tuple[dict[str
 def _parse_step(item: Mapping[str, Any], branch: Branch | None, parameters: tuple[Parameter, ...]) -> DefinedStep:
     kind, name = str(item.get("Type")), item.get("Name")
     if kind not in STEP_KEYS:
-        raise DefinitionError(f"unknown type of step {kind!r}{nearest(kind, STEP_KEYS)}")
+        raise DefinitionError(f"unknown type of step {kind!r}; {hint_at(kind, STEP_KEYS)}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise DefinitionError("a step needs a Name of 1 to 64 letters, digits, - and _")
-    _check_keys(item, STEP_KEYS[kind])
+    _check_keys(item, _COMMON_KEYS.union(STEP_KEYS[kind]))
     arguments = _own_arguments(kind, item.get("Arguments") or {}, {item.name: item.type for item in parameters})
     check_expressions(arguments, {parameter.name for parameter in parameters})
     return DefinedStep(

@@ -108,7 +108,8 @@ class LocalExecution:
         write_json(folder / "parameters.json", parameters)
         execution = cls(folder, identity, definition, parameters)
         execution.set_status("Executing")
-        execution.rename()
+        # Last, for a folder without it is not an execution.
+        write_json(folder / "execution.json", dataclasses.asdict(identity))
         return execution
 
     @classmethod
@@ -123,7 +124,6 @@ class LocalExecution:
 
     @property
     def properties(self) -> dict[str, Record]:
-        """Properties of the steps that have finished."""
         return {name: step.properties for name, step in self.steps.items() if step.properties is not None}
 
     def set_status(self, status: str, reason: str | None = None) -> None:
@@ -140,12 +140,6 @@ class LocalExecution:
         """Take back all steps that have not succeeded: they begin anew. Their attempts go on being counted."""
         for name in [name for name, step in self.steps.items() if step.status != "Succeeded"]:
             self._change({"time": time.time(), "forgotten": name})
-
-    def rename(self, display_name: str | None = None, description: str | None = None) -> None:
-        """Change what people call it, and write who it is: last, for a folder without it is not an execution."""
-        given: Record = {"display_name": display_name, "description": description}
-        self.identity = dataclasses.replace(self.identity, **{key: value for key, value in given.items() if value})
-        write_json(self.folder / "execution.json", dataclasses.asdict(self.identity))
 
     def interrupt(self) -> None:
         """Say that the control plane ended while this ran."""

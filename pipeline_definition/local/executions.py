@@ -22,8 +22,6 @@ _log = logging.getLogger(__name__)
 
 
 class LocalExecutions:
-    """Every execution that belongs to one state folder."""
-
     def __init__(self, services: Services, kinds: Kinds, state_id: str) -> None:
         self._services, self._kinds, self._state_id = services, kinds, state_id
         self.pipelines = Pipelines(services)
@@ -107,14 +105,6 @@ class LocalExecutions:
         name = self.pipelines.find(request["PipelineName"])["PipelineName"]
         executions = [_description(e) for e in self._of(name)]
         return page("ListPipelineExecutions", request, executions, "PipelineExecutionArn")
-
-    def descriptions(self) -> list[Record]:
-        return [_description(execution) for execution in self._executions.values()]
-
-    def update_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
-        execution = self._get(request)
-        execution.rename(request.get("PipelineExecutionDisplayName"), request.get("PipelineExecutionDescription"))
-        return {"PipelineExecutionArn": execution.identity.arn}
 
     def list_pipeline_execution_steps(self, request: Mapping[str, Any]) -> Record:
         """Answer ListPipelineExecutionSteps: newest first unless asked otherwise; omits steps that have not begun."""

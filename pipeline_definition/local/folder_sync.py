@@ -19,8 +19,6 @@ _Version = tuple[int, int, int]  # when it was written in ns, size in bytes, ino
 
 
 class FolderSync:
-    """One folder and the prefix that it goes to."""
-
     def __init__(self, store: ObjectStore, folder: Path, uri: str) -> None:
         self._store, self._folder, self._uri = store, folder, uri.rstrip("/")
         self._sent: dict[str, _Version] = {}

@@ -20,8 +20,6 @@ _SUPERVISOR = "pipeline_definition.local.supervisor"
 
 @dataclass(frozen=True)
 class Host:
-    """One host: a process, its folder (SAGEMAKER_BASE_DIR) and its log."""
-
     name: str
     argv: tuple[str, ...]
     environment: Mapping[str, str]
@@ -31,8 +29,6 @@ class Host:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended, as its supervisor reports it."""
-
     cause: str = "lost"
     """finished, failed, stopped, timeout, orphaned, or lost: the supervisor itself died."""
     codes: Mapping[str, int] = field(default_factory=dict)

@@ -1,20 +1,16 @@
 """The hosts of one job: their folders, logs and processes, and what their end means."""
 
 import fnmatch
-import hashlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from params.cloud import Cloud
 from params.layout import BASE_DIR
-from pipeline_definition.local import namespaces
 from pipeline_definition.local.container_engine import Program
-from pipeline_definition.local.contract import LOOPBACK, host_groups, resource_config
+from pipeline_definition.local.contract import host_groups, resource_config
 from pipeline_definition.local.environment import arn, cluster_environment, job_environment
 from pipeline_definition.local.errors import (
     CAPACITY_ERROR,
@@ -25,10 +21,8 @@ from pipeline_definition.local.errors import (
 )
 from pipeline_definition.local.host_group import Host, Outcome, run_hosts
 from pipeline_definition.local.job_logs import LOG_GROUPS, JobLogs, Metrics, archive_logs, last_lines
-from pipeline_definition.local.namespaces import ForeignHost
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.services import Services
-from pipeline_definition.local.small_disk import small_disk
 from pipeline_definition.local.stop_signal import StopSignal
 
 # Signals that come from outside the program: on AWS, a host that is lost.
@@ -40,7 +34,6 @@ NO_CAPACITY = (
     "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance type."
 )
 _ARN_VARIABLES = {"processing-job": "PROCESSING_JOB_ARN", "training-job": "TRAINING_JOB_ARN"}
-_ROOT_SWITCHES = ("foreign_hosts", "no_internet", "disk_mb")
 
 
 @dataclass(frozen=True)
@@ -78,25 +71,12 @@ class JobHosts:
         self._logs = JobLogs(LOG_GROUPS[job.kind], job.name, paths, metrics)
         for host in self.names:
             self.folder_of(host).mkdir(parents=True)
-        wanted = [switch for switch in _ROOT_SWITCHES if getattr(self._cloud, switch)]
-        is_foreign = bool(wanted) and namespaces.possible() and services.settings.engine is None
-        if wanted and not is_foreign:
-            line = f"local.cloud: {', '.join(wanted)} left out: this needs root, ip, unshare and --backend process\n"
-            for file in self._logs.files.values():
-                file.path.write_text(line, encoding="utf-8")
-        self._live_apart = is_foreign and (self._cloud.foreign_hosts or self._cloud.no_internet)
-        if is_foreign and self._cloud.disk_mb:
-            for host in self.names:
-                small_disk(self.folder_of(host), self._cloud.disk_mb)
 
     def folder_of(self, host: str) -> Path:
-        """Return a host's SAGEMAKER_BASE_DIR."""
         return self.folder / host
 
     def resources_of(self, host: str) -> dict[str, Any]:
-        """Return a host's resourceconfig.json."""
-        interface = namespaces.interface_of(self.names.index(host) + 1) if self._live_apart else LOOPBACK
-        return resource_config(self._groups, host, interface)
+        return resource_config(self._groups, host)
 
     def run(self, tick: Callable[[], None]) -> None:
         """Run the job's processes to their end, calling `tick` meanwhile.
@@ -110,9 +90,7 @@ class JobHosts:
             tick()
 
         self._job.stop.check()
-        with self._foreign_hosts() as foreign:
-            hosts = self._hosts(foreign)
-            outcome = run_hosts(self._services.settings, self._mark, hosts, self._job.stop, tick_all, limit_s)
+        outcome = run_hosts(self._services.settings, self._mark, self._hosts(), self._job.stop, tick_all, limit_s)
         self._logs.pump(final=True)
         if outcome.cause == "stopped" or (outcome.cause == "orphaned" and self._job.stop.is_set):
             raise StepStoppedError
@@ -123,31 +101,21 @@ class JobHosts:
         if outcome.cause != "finished":
             raise StepFailureError(f"InternalServerError: the job's supervisor {outcome.cause}", INTERNAL_ERROR)
 
-    def _foreign_hosts(self) -> AbstractContextManager[list[ForeignHost]]:
-        """Make the hosts' network namespaces; they reach this control plane and, as the internet, the pictures."""
-        if not self._live_apart:
-            return nullcontext([])
-        settings = self._services.settings
-        pictures = settings.state / "world" / "port"
-        online = pictures.is_file() and not self._cloud.no_internet
-        ports = [urlsplit(self._services.url).port or 0, *([int(pictures.read_text("ascii"))] if online else [])]
-        tag = settings.namespace_tag + hashlib.sha256(self._job.name.encode()).hexdigest()[:6]
-        return namespaces.foreign_hosts(len(self.names), self.folder, tag, ports=ports)
-
-    def _hosts(self, foreign: Sequence[ForeignHost]) -> list[Host]:
-        # Hosts of their own meet as on AWS: by their names, at the ports that the programs choose.
-        meeting = {} if foreign else cluster_environment()
+    def _hosts(self) -> list[Host]:
         settings, job = self._services.settings, self._job
-        own = {**(job.request.get("Environment") or {}), _ARN_VARIABLES[job.kind]: arn(job.kind, job.name)}
+        own = {
+            **cluster_environment(),
+            **(job.request.get("Environment") or {}),
+            _ARN_VARIABLES[job.kind]: arn(job.kind, job.name),
+        }
         if job.kind == "training-job":
             own["TRAINING_JOB_NAME"] = job.name
         at_once = len(self.names) * job.parallel_jobs
         hosts = []
-        for index, name in enumerate(self.names):
+        for name in self.names:
             folder = self.folder_of(name)
-            environment = job_environment(self._services.url, folder, at_once, {**meeting, **own}, self._cloud)
+            environment = job_environment(self._services.url, folder, at_once, own, self._cloud)
             argv = settings.command(self._program, environment, folder, self._mark)
-            argv = foreign[index].command(argv) if foreign else argv
             hosts.append(Host(name, argv, environment, folder, self._logs.files[name].path))
         return hosts
 

@@ -26,7 +26,6 @@ from pipeline_definition.local.job_hosts import RunningJob
 from pipeline_definition.local.records import Operation, Record
 from pipeline_definition.local.request_checks import check_request
 from pipeline_definition.local.services import Services
-from pipeline_definition.local.small_disk import release_disks
 from pipeline_definition.local.stop_signal import StopSignal
 
 _REASON_CHARACTERS = 1024
@@ -98,10 +97,7 @@ class Jobs(Catalogue, ABC):
                 self._finish(record[self._name], "Stopped", INTERRUPTED)
 
     def clear(self, name: str) -> None:
-        """Delete the folders of a job's hosts."""
-        folder = self.services.settings.folder("jobs") / name
-        release_disks(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.services.settings.folder("jobs") / name, ignore_errors=True)
 
     def _begin(self, request: Mapping[str, Any]) -> Record:
         check_request(f"Create{self.prefix}", dict(request))
@@ -136,9 +132,7 @@ class Jobs(Catalogue, ABC):
             self._stops.pop(name, None)
 
     def _finish(self, name: str, cause: str, reason: str | None, changes: Record | None = None) -> Record:
-        if cause == "Failed":  # what it left can be looked at
-            release_disks(self.services.settings.folder("jobs") / name)
-        else:
+        if cause != "Failed":  # then what it left can be looked at
             self.clear(name)
         status = {self._status: "Stopped" if cause == "MaxRuntimeExceeded" else cause, "LastModifiedTime": time.time()}
         why = {"FailureReason": reason[:_REASON_CHARACTERS] if reason else None}

@@ -33,8 +33,6 @@ def bucket_and_key(uri: str) -> tuple[str, str]:
 
 
 class DurableS3Backend(S3Backend):
-    """moto's S3 whose objects are files."""
-
     @property
     def flask_paths(self) -> dict[str, Any]:
         """The routes; a key may have a line's end in it."""
@@ -97,7 +95,6 @@ class ObjectStore:
         self._load()
 
     def exists(self, uri: str) -> bool:
-        """Whether there is an object of exactly this URI."""
         bucket, key = bucket_and_key(uri)
         return bucket in self._backend.buckets and isinstance(self._backend.buckets[bucket].keys.get(key), StoredKey)
 

@@ -1,7 +1,6 @@
 """The API operations that the control plane answers itself: SageMaker's, and some of its neighbours'."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from botocore import xform_name
@@ -11,7 +10,6 @@ from pipeline_definition.local.errors import not_found
 from pipeline_definition.local.executions import LocalExecutions
 from pipeline_definition.local.promotion import Promotion
 from pipeline_definition.local.records import Operation, Record, Records, page
-from pipeline_definition.local.search import search
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import SET_CLOUD
 from pipeline_definition.local.step_runner import Kinds
@@ -28,15 +26,13 @@ def operations(
         *(kinds.processing, kinds.training, kinds.tuning, kinds.models, kinds.endpoint_configs, kinds.registry.groups),
         *(kinds.hosting, executions.pipelines),
     ]
-    sources = {catalogue.prefix: catalogue.records.all for catalogue in catalogues}
-    sources |= {"ModelPackage": services.records["model-package"].all, "PipelineExecution": executions.descriptions}
     tags = Tags(services.records)
     answering = {
         "sagemaker": (executions, executions.pipelines, kinds.tuning, kinds.hosting, kinds.registry, tags),
         "fsx": (services.file_systems,),
         "stepfunctions": (promotion,),
     }
-    answered: dict[str, Operation] = {SET_CLOUD: services.set_cloud, "SageMaker.Search": partial(search, sources)}
+    answered: dict[str, Operation] = {SET_CLOUD: services.set_cloud}
     for service, parts in answering.items():
         model = service_model(service)
         for name in model.operation_names:
@@ -62,11 +58,6 @@ class Tags:
         tags = list({tag["Key"]: tag for tag in [*before, *request["Tags"]]}.values())
         records.update(name, Tags=tags)
         return {"Tags": tags}
-
-    def delete_tags(self, request: Mapping[str, Any]) -> Record:
-        records, name, before = self._find(request)
-        records.update(name, Tags=[tag for tag in before if tag["Key"] not in request["TagKeys"]])
-        return {}
 
     def _find(self, request: Mapping[str, Any]) -> tuple[Records, str, list[Record]]:
         """Return where the resource's record is, its name there, and its tags."""

@@ -1,12 +1,12 @@
 """The values of pipeline parameters: typed as the definition says, complete, and with no unknown name."""
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from params.arguments import hint_at
 from pipeline_definition.local.errors import DefinitionError, invalid
 
 Value = str | int | float | bool
@@ -55,7 +55,7 @@ def resolve_parameters(parameters: Iterable[Parameter], given: Iterable[Mapping[
     for item in given:
         name = str(item.get("Name"))
         if name not in known:
-            raise invalid(f"Unknown parameter {name!r}{nearest(name, known)}")
+            raise invalid(f"Unknown parameter {name!r}; {hint_at(name, known)}")
         if name in values:
             raise invalid(f"Parameter {name!r} is given twice")
         if item.get("Value") == "":
@@ -70,13 +70,6 @@ def resolve_parameters(parameters: Iterable[Parameter], given: Iterable[Mapping[
     if missing:
         raise invalid(f"Parameter {missing[0]!r} has no default and was given no value")
     return values
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return `; did you mean 'X'?`, or all the names where none is near."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names) or 'none'}"
 
 
 def _converted(kind: str, value: Any) -> Value:

@@ -59,7 +59,6 @@ class Records:
         return record
 
     def find(self, name: str) -> Record | None:
-        """Return a copy of a record; None when it does not exist."""
         with self._lock:
             return dict(self._records[name]) if name in self._records else None
 

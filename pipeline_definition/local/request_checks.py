@@ -5,7 +5,7 @@ Reads botocore's service model (names, types, patterns, lengths, counts, words) 
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,14 @@ from pipeline_definition.local.errors import DefinitionError, StepFailureError, 
 from pipeline_definition.local.expressions import GET, function_of
 
 _HONOURED: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("honoured.yaml").read_text(encoding="utf-8"))
-_MEMBERS, _WORDS = ({shape: words.split() for shape, words in _HONOURED[of].items()} for of in ("members", "words"))
+
+
+def honoured(table: str) -> Mapping[str, Sequence[str]]:
+    """Return a table of honoured.yaml: names by the structure, enumeration or type of step that has them."""
+    return {name: words.split() for name, words in _HONOURED[table].items()}
+
+
+_MEMBERS, _WORDS = honoured("members"), honoured("words")
 _NUMBERS = ("integer", "long", "float", "double")
 _TYPES: dict[str, Any] = {"structure": dict, "map": dict, "list": list, "string": str, "boolean": bool}
 _TYPES |= {name: int if name in ("integer", "long") else (int, float) for name in _NUMBERS}

@@ -24,8 +24,6 @@ def _listed(value: Any) -> Any:
 
 
 class RetryPolicy(BaseModel):
-    """When and how often a failed step is tried again, as a definition says it."""
-
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     types: Annotated[frozenset[Retryable], BeforeValidator(_listed)] = Field(alias="ExceptionType", min_length=1)

@@ -54,7 +54,6 @@ class Scheduler(threading.Thread):
         self._done: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def stop(self) -> None:
-        """Stop the running steps and begin no others."""
         if self._execution.status == "Executing":
             self._execution.set_status("Stopping")
         self._stopping.set()

@@ -16,8 +16,6 @@ _KINDS = (
 
 
 class Services:
-    """Settings, storage and records of one control plane."""
-
     def __init__(self, settings: LocalSettings) -> None:
         self.settings = settings
         self.store = ObjectStore(settings.folder("s3"), settings.state / "s3.jsonl")

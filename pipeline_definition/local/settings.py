@@ -84,11 +84,6 @@ class LocalSettings:
         """How the marks of all processes of this state folder begin."""
         return hashlib.sha256(str(self.state.resolve()).encode()).hexdigest()[:12] + "/"
 
-    @property
-    def namespace_tag(self) -> str:
-        """How the names of all network namespaces of this state folder begin."""
-        return f"sd-{self.mark[:6]}-"
-
     def folder(self, name: Literal["s3", "fsx", "jobs", "endpoints"]) -> Path:
         """Return a folder of the state: of buckets, of file systems, or where jobs and endpoints work."""
         return self.state / name

@@ -22,8 +22,6 @@ class StateInUseError(OperatorError):
 
 
 class StateLock:
-    """The right to a state folder."""
-
     def __init__(self, state: Path, owner: str = "control plane") -> None:
         """Take it, once a process that is ending has let go; StateInUseError names one that goes on."""
         self._state = state
@@ -56,7 +54,6 @@ class StateLock:
         self._write(f"{os.getpid()}{_ENDING}")
 
     def close(self) -> None:
-        """Let go."""
         self._file.close()
 
 

@@ -27,7 +27,6 @@ class StopSignal:
         return self._set.is_set()
 
     def check(self) -> None:
-        """Raise StepStoppedError when a stop was asked for."""
         if self.is_set:
             raise StepStoppedError
 

@@ -24,8 +24,6 @@ STOP = b"stop"
 
 
 class Supervisor:
-    """One job's hosts, from start to the last process."""
-
     def __init__(self, spec: dict[str, Any], wake: socket.socket) -> None:
         self._spec, self._wake = spec, wake
         self._hosts: dict[str, subprocess.Popen[bytes]] = {}

@@ -25,8 +25,6 @@ _SPOT_S = 2.0
 
 
 class TrainingJobs(Jobs):
-    """All training jobs, the trials of searches among them."""
-
     kind, prefix = "training-job", "TrainingJob"
 
     def new_record(self, request: Mapping[str, Any]) -> Record:

@@ -145,7 +145,6 @@ class Executions:
         return Execution(arn, about["PipelineExecutionStatus"], with_fix(about.get("FailureReason", "")), steps)
 
     def definition(self, arn: str) -> dict[str, Any]:
-        """Return the definition that an execution runs."""
         response = self._sagemaker.describe_pipeline_definition_for_execution(PipelineExecutionArn=arn)
         return dict(json.loads(response["PipelineDefinition"]))
 

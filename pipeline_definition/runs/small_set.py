@@ -97,7 +97,6 @@ def fine_tuning(pretrained: Path, keeps_rates: bool = False) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with some changed, section by section."""
     values = dict(base)
     for key, value in changes.items():
         is_section = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)

@@ -29,8 +29,6 @@ SECONDS_PER_HOUR: Final = 3600.0
 
 @dataclass(frozen=True)
 class RunningCost:
-    """Dollars for an hour of each step's hosts."""
-
     usd_per_hour: Mapping[str, float] = field(default_factory=dict)
     """By step; a step without a job, or without a price, is not in it."""
 

@@ -75,7 +75,7 @@ def test_another_base_or_user_has_another_tag(checkout: Path) -> None:
     assert len(set(all_of_them)) == 3
 
 
-def test_the_engine_gets_a_context_of_code_and_lock_alone(checkout: Path) -> None:
+def test_the_engine_gets_a_context_of_lock_and_code_with_its_tables(checkout: Path) -> None:
     result = build(checkout, "--engine", "docker", "--base", "base:1", "--run-as", "1000", "data")
     assert result.returncode == 0, result.stderr
     call = (checkout / "log").read_text(encoding="utf-8")
@@ -84,8 +84,10 @@ def test_the_engine_gets_a_context_of_code_and_lock_alone(checkout: Path) -> Non
     assert f"--tag {result.stdout.strip().split('=')[1]}" in call
     context = (checkout / "log.context").read_text(encoding="utf-8").split()
     assert {"./data.Dockerfile", "./data.lock", "./steps/__main__.py", "./params/layout.py"} <= set(context)
-    outside = [name for name in context if not re.fullmatch(r"\./(data\.\w+|(params|steps)/.*\.py)", name)]
+    assert {"./steps/serving/openapi.yaml", "./steps/evaluation/compositions.jsonl"} <= set(context)
+    outside = [name for name in context if not re.fullmatch(r"\./(data\.\w+|(params|steps)/.*)", name)]
     assert outside == []
+    assert not [name for name in context if re.fullmatch(r"\./params/[^/]*\.yaml", name)]
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline_definition.local import namespaces
 from steps import ray_cluster as module
 from steps.container import Cluster
 from steps.errors import StepError
 from steps.network import HostPatience
 from tests.processes import outlive
+from tests.steps import namespaces
 
 PROGRAM = """
 import json

@@ -62,9 +62,3 @@ def test_a_set_for_aws_needs_a_folder(commands: list[list[str]]) -> None:
     assert done.exit_code == 2
     assert "--pretrained: name a folder with the denoiser's config.json" in done.output
     assert not commands
-
-
-def test_a_phase_that_is_not_there_is_refused(commands: list[list[str]]) -> None:
-    done = CliRunner().invoke(app, ["throughput", "--phase", "2"])
-    assert done.exit_code == 2
-    assert "--phase 2: this parameter set has 1" in done.output

@@ -5,15 +5,12 @@ Reads and writes only what the contract gives; a training's hyperparameter `do` 
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-
-import boto3
 
 BASE = Path(os.environ["SAGEMAKER_BASE_DIR"])
 INPUT, OUTPUT = BASE / "processing" / "input", BASE / "processing" / "output"
@@ -71,39 +68,6 @@ def write_slowly() -> None:
 
 def environment() -> None:
     (OUTPUT / "out" / f"{host()}.json").write_text(json.dumps({**os.environ, "cwd": str(Path.cwd())}))
-
-
-def fill(megabytes: str) -> None:
-    (OUTPUT / "out" / "filled").write_bytes(b"x" * (int(megabytes) * 1_000_000))
-
-
-def network() -> None:
-    """Say what this host knows of its network."""
-    resources = json.loads((BASE / "config" / "resourceconfig.json").read_text())
-
-    def look_up(name: str) -> str:
-        try:
-            return socket.gethostbyname(name)
-        except OSError:
-            return "unknown"
-
-    def reach(address: tuple[str, int]) -> str:
-        try:
-            socket.create_connection(address, timeout=1).close()
-        except OSError as error:
-            return str(error)
-        return "reached"
-
-    about = {name: look_up(name) for name in resources["hosts"]} | {
-        "hostname": socket.gethostname(),
-        "own": look_up(socket.gethostname()),
-        "interface": resources["network_interface_name"],
-        "interfaces": [name for _, name in socket.if_nameindex()],
-        "internet": reach(("192.0.2.1", 80)),
-        "buckets": [item["Name"] for item in boto3.client("s3").list_buckets()["Buckets"]],
-        "master": os.environ.get("MASTER_ADDR"),
-    }
-    (OUTPUT / "out" / f"{host()}.json").write_text(json.dumps(about))
 
 
 def die_first(folder: str) -> None:

@@ -36,7 +36,10 @@ def test_steps_of_a_branch_know_their_side() -> None:
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ([{"Name": "X", "Type": "Trainin", "Arguments": {}}], "step 'X': unknown type of step 'Trainin'.*'Training'"),
+        (
+            [{"Name": "X", "Type": "Trainin", "Arguments": {}}],
+            "step 'X': unknown type of step 'Trainin'; did you mean Training",
+        ),
         ([processing("X", {"Std:Split": {}})], "step 'X': unknown function 'Std:Split'"),
         ([processing("X", {"Std:Join": {"On": "", "Value": []}})], r"Std:Join: arguments \['On', 'Value'\]"),
         ([processing("X", {"Get": "Parameters.Missing"})], "no parameter 'Missing'"),

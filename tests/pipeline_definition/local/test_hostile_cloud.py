@@ -4,7 +4,6 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,8 +12,6 @@ import s3fs
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from pipeline_definition.local import namespaces
-from pipeline_definition.local.settings import LocalSettings
 from pipeline_definition.runs.executions import Executions
 from pipeline_definition.runs.watch import Watcher
 from steps.cloud_faults import cloud_fault
@@ -31,7 +28,6 @@ from tests.pipeline_definition.local.conftest import (
 )
 
 ONCE = Config(retries={"total_max_attempts": 1})
-needs_namespaces = pytest.mark.skipif(not namespaces.possible(), reason="network namespaces need root, ip and unshare")
 
 
 @pytest.fixture
@@ -260,30 +256,3 @@ def test_a_job_whose_role_is_denied_says_what_it_asked_for(world: World, hostile
         with pytest.raises(PermissionError) as error:
             ask("bucket/secret/b.txt" if ask == files.cat else "bucket/secret")
         assert asked in cloud_fault(error.value)
-
-
-@needs_namespaces
-def test_a_host_is_a_network_of_its_own_that_reaches_the_control_plane_alone(world: World, hostile: Any) -> None:
-    hostile(foreign_hosts=True, no_internet=True)
-    output = {"ProcessingOutputConfig": {"Outputs": [s3_output("out", "s3://bucket/foreign")]}}
-    job = run_job(world, "foreign", "network", instances=2, arguments=output)
-    assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
-    for number in (1, 2):
-        host = json.loads(world.get(f"foreign/algo-{number}.json"))
-        assert host["hostname"] == f"ip-10-9-0-{number}" and host["own"] == "unknown"
-        assert host["interface"] == f"job{number}" and host["interface"] in host["interfaces"]
-        assert host["algo-1"] == "10.9.0.1" and host["algo-2"] == "10.9.0.2"
-        assert host["buckets"] == ["bucket"] and host["internet"] != "reached"
-        assert host["master"] is None
-    assert not list(namespaces.NAMESPACES.glob(f"{LocalSettings(world.folder / 'state', world.folder).namespace_tag}*"))
-
-
-@needs_namespaces
-def test_a_small_disk_is_full(world: World, hostile: Any) -> None:
-    hostile(disk_mb=2)
-    output = {"ProcessingOutputConfig": {"Outputs": [s3_output("out", "s3://bucket/small")]}}
-    assert run_job(world, "fits", "fill", "1", arguments=output)["ProcessingJobStatus"] == "Completed"
-    assert len(world.get("small/filled")) == 1_000_000
-    job = run_job(world, "full", "fill", "4", arguments=output)
-    assert "No space left on device" in job["FailureReason"]
-    assert str(world.folder) not in Path("/proc/self/mounts").read_text()

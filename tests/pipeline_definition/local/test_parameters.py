@@ -34,7 +34,7 @@ def test_values_that_travel_as_texts_come_back_as_they_were(count: int, rate: fl
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
-    assert refused(("InstanceCont", "1")) == "Unknown parameter 'InstanceCont'; did you mean 'InstanceCount'?"
+    assert refused(("InstanceCont", "1")) == "Unknown parameter 'InstanceCont'; did you mean InstanceCount?"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from pipeline_definition.checks.preflight import preflight
 from pipeline_definition.commands.checks import definition_text
 from pipeline_definition.commands.options import ROOT
 from pipeline_definition.jobs.planned import Values
-from pipeline_definition.local import namespaces
 from pipeline_definition.local.client import ensure_up
 from pipeline_definition.probing.jobs import Probe
 from pipeline_definition.probing.leftovers import ProbePatience
@@ -34,13 +33,13 @@ BUCKET = "s3://sd-pipeline-tiny"
 CASES: tuple[tuple[str, dict[str, Any], dict[str, str]], ...] = (
     (
         "training",
-        {"foreign_hosts": True, "import_lag_s": 3, "spot_interruptions": 1},
-        {"foreign_hosts": NOTE, "import_lag_s": GOOD, "spot_interruptions": NOTE},
+        {"import_lag_s": 3, "spot_interruptions": 1},
+        {"import_lag_s": GOOD, "spot_interruptions": NOTE},
     ),
     (
         "processing",
-        {"no_internet": True, "denied": (f"{BUCKET}/urls",), "missing_endpoints": ("logs",), "disk_mb": 100},
-        {"no_internet": FAILED, "denied": FAILED, "missing_endpoints": FAILED, "disk_mb": FAILED},
+        {"denied": (f"{BUCKET}/urls",), "missing_endpoints": ("logs",)},
+        {"denied": FAILED, "missing_endpoints": FAILED},
     ),
     (
         "processing",
@@ -58,7 +57,6 @@ CASES: tuple[tuple[str, dict[str, Any], dict[str, str]], ...] = (
     ("processing", {"refused_members": ("ContainerEntrypoint",)}, {"refused_members": FAILED}),
     ("training", {"no_capacity": ("ml.c5.*",)}, {"no_capacity": FAILED}),
 )
-IN_NAMESPACES = ("foreign_hosts", "no_internet", "disk_mb")
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,6 @@ def test_the_probe_names_what_each_switch_does(
     place.turn(Cloud(**switches))
     lines = place.lines(kind, spot="spot_interruptions" in switches)
     for switch, status in statuses.items():
-        if switch in IN_NAMESPACES and not namespaces.possible():
-            continue
         match = re.match(r'(\w+): "([^"]+)"', TABLE[switch][2])
         assert match, TABLE[switch][2]
         named = [line for line in lines if line.check == match[1] and match[2] in line.text]

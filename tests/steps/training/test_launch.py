@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_definition.local import namespaces
+from tests.steps import namespaces
 from tests.steps.training.jobs import ROOT, Job, free_port
 
 COMMAND = [sys.executable, "-m", "steps", "train"]

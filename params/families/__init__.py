@@ -1,11 +1,14 @@
 """The families of models: what their folders hold, as diffusers saves them, and which parts train, read and draw.
 
-Reads nothing but what it is given; needs no torch. `steps/model/families/` says how each family's network is used.
+Reads families.yaml; needs no torch. `steps/model/families/` says how each family's network is used.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
+
+import yaml
 
 INDEX_FILE: Final = "model_index.json"
 VAE: Final = "vae"
@@ -41,13 +44,13 @@ class Family:
     """The part that is trained."""
     text: Mapping[str, str]
     """Each tokenizer's part, and that of the text encoder which reads its tokens."""
-    classes: Mapping[str, tuple[str, str]]
+    classes: Mapping[str, Sequence[str]]
     """Library and class of each part but the scheduler."""
     unused: Mapping[str, Any]
     """What else model_index.json says: parts of the pipeline that the house leaves out."""
     decisive: Mapping[str, Any]
     """What of the denoiser's configuration decides its memory, with diffusers' defaults: other keys may differ."""
-    optional: frozenset[str] = frozenset()
+    optional: Collection[str] = ()
     """Parts that a folder may lack."""
 
     @property
@@ -73,73 +76,10 @@ class Family:
         return {"_class_name": self.pipeline, **{part: list(of) for part, of in parts.items()}, **self.unused}
 
 
-UNET: Final = Family(
-    pipeline="StableDiffusionPipeline",
-    denoiser="unet",
-    text={TOKENIZER: TEXT_ENCODER},
-    classes={
-        TEXT_ENCODER: ("transformers", "CLIPTextModel"),
-        TOKENIZER: ("transformers", "CLIPTokenizer"),
-        "unet": ("diffusers", "UNet2DConditionModel"),
-        VAE: ("diffusers", "AutoencoderKL"),
-    },
-    unused={
-        **{part: [None, None] for part in ("feature_extractor", "image_encoder", "safety_checker")},
-        "requires_safety_checker": False,
-    },
-    decisive={
-        "in_channels": 4,
-        "out_channels": 4,
-        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
-        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-        "only_cross_attention": False,
-        "dual_cross_attention": False,
-        "block_out_channels": [320, 640, 1280, 1280],
-        "layers_per_block": 2,
-        "cross_attention_dim": 1280,
-        "transformer_layers_per_block": 1,
-        "attention_head_dim": 8,
-        "num_attention_heads": None,
-        "use_linear_projection": False,
-        "class_embed_type": None,
-        "addition_embed_type": None,
-    },
+FAMILIES: Final = tuple(
+    Family(**about) for about in yaml.safe_load(Path(__file__).with_name("families.yaml").read_text(encoding="utf-8"))
 )
-_SD3_TEXT: Final = {
-    **dict.fromkeys(("tokenizer", "tokenizer_2"), "CLIPTokenizer"),
-    "tokenizer_3": "T5TokenizerFast",
-    **dict.fromkeys(("text_encoder", "text_encoder_2"), "CLIPTextModelWithProjection"),
-    "text_encoder_3": "T5EncoderModel",
-}
-SD3: Final = Family(
-    pipeline="StableDiffusion3Pipeline",
-    denoiser="transformer",
-    text={f"tokenizer{number}": f"text_encoder{number}" for number in ("", "_2", "_3")},
-    classes={
-        **{part: ("transformers", of) for part, of in _SD3_TEXT.items()},
-        "transformer": ("diffusers", "SD3Transformer2DModel"),
-        VAE: ("diffusers", "AutoencoderKL"),
-    },
-    unused={"feature_extractor": [None, None], "image_encoder": [None, None]},
-    # The name tells it from a UNet, whose entries have none.
-    decisive={
-        "_class_name": "",
-        "patch_size": 2,
-        "in_channels": 16,
-        "out_channels": 16,
-        "num_layers": 18,
-        "attention_head_dim": 64,
-        "num_attention_heads": 18,
-        "joint_attention_dim": 4096,
-        "caption_projection_dim": 1152,
-        "pooled_projection_dim": 2048,
-        "dual_attention_layers": [],
-        "qk_norm": None,
-    },
-    optional=frozenset(_SD3_TEXT),
-)
-FAMILIES: Final = (UNET, SD3)
+UNET, SD3 = FAMILIES
 
 
 def family_of(index: Mapping[str, Any] | None) -> Family:
