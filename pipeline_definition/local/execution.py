@@ -108,8 +108,7 @@ class LocalExecution:
         write_json(folder / "parameters.json", parameters)
         execution = cls(folder, identity, definition, parameters)
         execution.set_status("Executing")
-        # Last, for a folder without it is not an execution.
-        write_json(folder / "execution.json", dataclasses.asdict(identity))
+        execution.rename()
         return execution
 
     @classmethod
@@ -140,6 +139,12 @@ class LocalExecution:
         """Take back all steps that have not succeeded: they begin anew. Their attempts go on being counted."""
         for name in [name for name, step in self.steps.items() if step.status != "Succeeded"]:
             self._change({"time": time.time(), "forgotten": name})
+
+    def rename(self, display_name: str | None = None, description: str | None = None) -> None:
+        """Change what people call it, and write who it is: last, for a folder without it is not an execution."""
+        given: Record = {"display_name": display_name, "description": description}
+        self.identity = dataclasses.replace(self.identity, **{key: value for key, value in given.items() if value})
+        write_json(self.folder / "execution.json", dataclasses.asdict(self.identity))
 
     def interrupt(self) -> None:
         """Say that the control plane ended while this ran."""

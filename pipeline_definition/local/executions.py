@@ -106,6 +106,11 @@ class LocalExecutions:
         executions = [_description(e) for e in self._of(name)]
         return page("ListPipelineExecutions", request, executions, "PipelineExecutionArn")
 
+    def update_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
+        execution = self._get(request)
+        execution.rename(request.get("PipelineExecutionDisplayName"), request.get("PipelineExecutionDescription"))
+        return {"PipelineExecutionArn": execution.identity.arn}
+
     def list_pipeline_execution_steps(self, request: Mapping[str, Any]) -> Record:
         """Answer ListPipelineExecutionSteps: newest first unless asked otherwise; omits steps that have not begun."""
         execution = self._get(request)

@@ -59,6 +59,11 @@ class Tags:
         records.update(name, Tags=tags)
         return {"Tags": tags}
 
+    def delete_tags(self, request: Mapping[str, Any]) -> Record:
+        records, name, before = self._find(request)
+        records.update(name, Tags=[tag for tag in before if tag["Key"] not in request["TagKeys"]])
+        return {}
+
     def _find(self, request: Mapping[str, Any]) -> tuple[Records, str, list[Record]]:
         """Return where the resource's record is, its name there, and its tags."""
         arn = request["ResourceArn"]

@@ -78,6 +78,13 @@ def test_a_pipeline_that_runs_is_kept_and_one_that_is_deleted_takes_its_executio
     assert sagemaker.list_pipeline_executions(PipelineName="gone")["PipelineExecutionSummaries"] == []
 
 
+def test_an_execution_can_be_renamed(world: World, sagemaker: Any) -> None:
+    make(sagemaker, "named", "x")
+    arn = world.start("named")
+    sagemaker.update_pipeline_execution(PipelineExecutionArn=arn, PipelineExecutionDescription="new")
+    assert world.wait(arn)["PipelineExecutionDescription"] == "new"
+
+
 def test_pipelines_are_listed_by_the_beginning_of_their_names_page_by_page(sagemaker: Any) -> None:
     for name in ("listed-1", "listed-2", "listed-3"):
         make(sagemaker, name, "x")
