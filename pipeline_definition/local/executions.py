@@ -106,6 +106,9 @@ class LocalExecutions:
         executions = [_description(e) for e in self._of(name)]
         return page("ListPipelineExecutions", request, executions, "PipelineExecutionArn")
 
+    def descriptions(self) -> list[Record]:
+        return [_description(execution) for execution in self._executions.values()]
+
     def update_pipeline_execution(self, request: Mapping[str, Any]) -> Record:
         execution = self._get(request)
         execution.rename(request.get("PipelineExecutionDisplayName"), request.get("PipelineExecutionDescription"))

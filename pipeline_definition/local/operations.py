@@ -1,6 +1,7 @@
 """The API operations that the control plane answers itself: SageMaker's, and some of its neighbours'."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from botocore import xform_name
@@ -10,6 +11,7 @@ from pipeline_definition.local.errors import not_found
 from pipeline_definition.local.executions import LocalExecutions
 from pipeline_definition.local.promotion import Promotion
 from pipeline_definition.local.records import Operation, Record, Records, page
+from pipeline_definition.local.search import search
 from pipeline_definition.local.services import Services
 from pipeline_definition.local.settings import SET_CLOUD
 from pipeline_definition.local.step_runner import Kinds
@@ -26,13 +28,15 @@ def operations(
         *(kinds.processing, kinds.training, kinds.tuning, kinds.models, kinds.endpoint_configs, kinds.registry.groups),
         *(kinds.hosting, executions.pipelines),
     ]
+    sources = {catalogue.prefix: catalogue.records.all for catalogue in catalogues}
+    sources |= {"ModelPackage": services.records["model-package"].all, "PipelineExecution": executions.descriptions}
     tags = Tags(services.records)
     answering = {
         "sagemaker": (executions, executions.pipelines, kinds.tuning, kinds.hosting, kinds.registry, tags),
         "fsx": (services.file_systems,),
         "stepfunctions": (promotion,),
     }
-    answered: dict[str, Operation] = {SET_CLOUD: services.set_cloud}
+    answered: dict[str, Operation] = {SET_CLOUD: services.set_cloud, "SageMaker.Search": partial(search, sources)}
     for service, parts in answering.items():
         model = service_model(service)
         for name in model.operation_names:

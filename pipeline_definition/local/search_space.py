@@ -3,6 +3,7 @@
 Trial k is a function of (seed, k) alone, whatever else runs. Bayesian samples at random, too: a laptop runs a few.
 """
 
+import itertools
 import math
 import random
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from pipeline_definition.local.errors import StepFailureError
 
+SCALINGS = ("Auto", "Linear", "Logarithmic", "ReverseLogarithmic")
 # Auto takes the logarithm of ranges wider than this.
 _WIDE_RATIO = 100.0
 
@@ -19,6 +21,11 @@ def trial_hyperparameters(config: Mapping[str, Any], ranges: Mapping[str, Any], 
     count = config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
     if not any(ranges.values()):
         raise StepFailureError("ClientError: ParameterRanges has no range to search")
+    if config["Strategy"] == "Grid":
+        grid = _grid(ranges)
+        if count not in (None, len(grid)):
+            raise StepFailureError(f"ClientError: MaxNumberOfTrainingJobs is {count}; the grid has {len(grid)} points")
+        return grid
     if count is None:
         raise StepFailureError(f"ClientError: Strategy {config['Strategy']} needs MaxNumberOfTrainingJobs")
     return [_sample(ranges, random.Random(f"{seed}/{trial}")) for trial in range(count)]
@@ -27,15 +34,22 @@ def trial_hyperparameters(config: Mapping[str, Any], ranges: Mapping[str, Any], 
 def scaled(low: float, high: float, scaling: str, position: float) -> float:
     """Return the value at a position from 0 to 1 of a range; StepFailureError where the scaling does not allow it.
 
-    Linear: low + u (high - low). Logarithmic: low (high / low)^u. Auto: the latter where high / low > 100.
+    Linear: low + u (high - low). Logarithmic: low (high / low)^u. ReverseLogarithmic, for ranges in [0, 1):
+    1 - (1 - low) ((1 - high) / (1 - low))^u. Auto: Logarithmic where high / low > 100, else Linear.
     Source: https://docs.aws.amazon.com/sagemaker/latest/dg/automatic-model-tuning-define-ranges.html
     """
+    if scaling not in SCALINGS or not low <= high:
+        raise StepFailureError(f"ClientError: range {low:g} to {high:g} with scaling {scaling!r} is not valid")
     if scaling == "Auto":
         scaling = "Logarithmic" if low > 0 and high / low > _WIDE_RATIO else "Linear"
-    is_logarithmic = scaling == "Logarithmic"
-    if low > high or (is_logarithmic and low <= 0):
+    if (scaling == "Logarithmic" and low <= 0) or (scaling == "ReverseLogarithmic" and not 0 <= low <= high < 1):
         raise StepFailureError(f"ClientError: range {low:g} to {high:g} cannot be scaled {scaling}")
-    value = low * math.pow(high / low, position) if is_logarithmic else low + position * (high - low)
+    if scaling == "Logarithmic":
+        value = low * math.pow(high / low, position)
+    elif scaling == "ReverseLogarithmic":
+        value = 1 - (1 - low) * math.pow((1 - high) / (1 - low), position)
+    else:
+        value = low + position * (high - low)
     return min(max(value, low), high)
 
 
@@ -57,3 +71,11 @@ def _integer(item: Mapping[str, Any], position: float) -> int:
     if scaling == "Linear" or (scaling == "Auto" and not (low > 0 and high / low > _WIDE_RATIO)):
         return min(high, low + math.floor(position * (high - low + 1)))
     return round(scaled(low, high, scaling, position))
+
+
+def _grid(ranges: Mapping[str, Any]) -> list[dict[str, str]]:
+    if ranges.get("ContinuousParameterRanges") or ranges.get("IntegerParameterRanges"):
+        raise StepFailureError("ClientError: Strategy Grid takes categorical ranges only")
+    items = ranges.get("CategoricalParameterRanges") or ()
+    names = [item["Name"] for item in items]
+    return [dict(zip(names, values, strict=True)) for values in itertools.product(*[item["Values"] for item in items])]

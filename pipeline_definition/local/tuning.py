@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -51,11 +51,15 @@ class TuningJobs(Jobs):
         if not objective:
             raise StepFailureError("ClientError: HyperParameterTuningJobObjective is missing")
         ranges = config.get("ParameterRanges") or definition.get("HyperParameterRanges") or {}
+        target = (config.get("TuningJobCompletionCriteria") or {}).get("TargetObjectiveMetricValue")
         trials = trial_hyperparameters(config, ranges, search_seed(job.request))
         parallel = min(int(config["ResourceLimits"]["MaxParallelTrainingJobs"]), len(trials))
         summaries: dict[int, Record] = {}
 
         def run(number: int) -> None:
+            with self._updating:
+                if target is not None and _has_reached(summaries.values(), objective, target):
+                    return
             request = _training_request(job.name, number, definition, trials[number])
             summary = self._trial(job, number, request, objective, parallel)
             with self._updating:
@@ -128,6 +132,11 @@ def _progress(summaries: Mapping[int, Record], objective: Mapping[str, str]) -> 
     best = {"BestTrainingJob": ranked[0]} if ranked else {}
     rest = [summary for summary in done if summary not in ranked]
     return {"TrainingJobSummaries": [*ranked, *rest], **best, **_counters(done)}
+
+
+def _has_reached(summaries: Iterable[Record], objective: Mapping[str, str], target: float) -> bool:
+    values = [summary[_OBJECTIVE]["Value"] for summary in summaries if _OBJECTIVE in summary]
+    return any(value >= target if objective["Type"] == "Maximize" else value <= target for value in values)
 
 
 def _counters(summaries: list[Record]) -> Record:

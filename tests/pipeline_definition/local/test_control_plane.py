@@ -440,12 +440,17 @@ def test_a_script_that_an_sdk_sends_runs_at_its_own_path(world: World) -> None:
     assert "ran ['--n', '3']" in world.log(found["PipelineExecutionArn"], "A/algo-1.log")
 
 
-def test_a_search_runs_on_the_hosts_that_the_sdk_writes_for_it(world: World) -> None:
-    step = tuning(trials=1)
-    training_job = step["Arguments"]["TrainingJobDefinition"]
+def test_a_search_ends_with_the_trial_that_reaches_its_target(world: World) -> None:
+    step = tuning(trials=4)
+    config, training_job = (
+        step["Arguments"][name] for name in ("HyperParameterTuningJobConfig", "TrainingJobDefinition")
+    )
+    config["ResourceLimits"]["MaxParallelTrainingJobs"] = 1
+    config["TuningJobCompletionCriteria"] = {"TargetObjectiveMetricValue": 1e9}
+    # As the SDK writes it.
     training_job["HyperParameterTuningResourceConfig"] = training_job.pop("ResourceConfig")
-    world.create("hosts", [step])
-    _, steps = world.run("hosts")
+    world.create("target", [step])
+    _, steps = world.run("target")
     name = steps["Tune"]["Metadata"]["TuningJob"]["Arn"].rsplit("/", 1)[-1]
     job = world.sagemaker.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     assert sum(job["TrainingJobStatusCounters"].values()) == 1

@@ -17,9 +17,6 @@ from tests.pipeline_definition.local.conftest import ROLE, processing, training_
 HONOURED = yaml.safe_load(Path("pipeline_definition/local/honoured.yaml").read_text())
 
 
-REVERSED = {"Name": "decay", "MinValue": "0.9", "MaxValue": "0.99", "ScalingType": "ReverseLogarithmic"}
-
-
 def refused(operation: str, **request: Any) -> str:
     with pytest.raises(RefusedRequestError) as refusal:
         refuse_invalid(operation, request)
@@ -96,25 +93,13 @@ def test_what_a_training_job_cannot_have_is_refused_by_its_place(changes: dict[s
         ("ListTrainingJobs", {"SortBy": "Colour"}),
         ("ListTrainingJobs", {"MaxResults": 101}),
         ("CreateModelPackageGroup", {"ModelPackageGroupName": "bad_name"}),
+        ("Search", {"Resource": "FeatureGroup"}),
     ],
 )
 def test_every_argument_is_honoured_or_refused_by_name(operation: str, request_of: dict[str, Any]) -> None:
     own = {"PipelineName": "p", "ClientRequestToken": "t" * 32} if operation.startswith("Start") else {}
     (name,) = request_of
     assert name in refused(operation, **{**own, **request_of})
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"Strategy": "Grid"}, "Value 'Grid' is not one of: Random, Bayesian"),
-        ({"TuningJobCompletionCriteria": {"TargetObjectiveMetricValue": 1}}, "TuningJobCompletionCriteria"),
-        ({"ParameterRanges": {"ContinuousParameterRanges": [REVERSED]}}, "Value 'ReverseLogarithmic' is not one of"),
-    ],
-)
-def test_a_search_that_this_machine_cannot_do_is_refused(changes: dict[str, Any], problem: str) -> None:
-    config = {"Strategy": "Random", "ResourceLimits": {"MaxParallelTrainingJobs": 1}, **changes}
-    assert problem in refused("CreateHyperParameterTuningJob", HyperParameterTuningJobConfig=config)
 
 
 def test_what_the_table_of_what_is_honoured_names_exists() -> None:

@@ -13,6 +13,7 @@ RANGES: dict[str, Any] = {
     "ContinuousParameterRanges": [
         {"Name": "rate", "MinValue": "1e-5", "MaxValue": "1e-3", "ScalingType": "Logarithmic"},
         {"Name": "dropout", "MinValue": "0.05", "MaxValue": "0.2", "ScalingType": "Linear"},
+        {"Name": "decay", "MinValue": "0.9", "MaxValue": "0.9999", "ScalingType": "ReverseLogarithmic"},
     ],
     "IntegerParameterRanges": [{"Name": "depth", "MinValue": "1", "MaxValue": "3"}],
     "CategoricalParameterRanges": [{"Name": "batch", "Values": ["16", "32"]}],
@@ -37,6 +38,7 @@ def test_every_value_lies_in_its_range(seed: int) -> None:
     for trial in trial_hyperparameters(config(5), RANGES, seed):
         assert 1e-5 <= float(trial["rate"]) <= 1e-3
         assert 0.05 <= float(trial["dropout"]) <= 0.2
+        assert 0.9 <= float(trial["decay"]) <= 0.9999
         assert trial["depth"] in {"1", "2", "3"} and trial["batch"] in {"16", "32"}
 
 
@@ -58,18 +60,31 @@ def test_the_middle_of_a_range_depends_on_its_scaling(scaling: str, middle: floa
     assert scaled(0.001, 1.0, scaling, 0.5) == pytest.approx(middle)
 
 
+def test_reverse_logarithmic_is_fine_near_one() -> None:
+    assert scaled(0.9, 0.999, "ReverseLogarithmic", 0.5) == pytest.approx(0.99)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "scaling"),
-    [(0.0, 1.0, "Logarithmic"), (2.0, 1.0, "Linear"), (2.0, 1.0, "Auto")],
+    [(0.0, 1.0, "Logarithmic"), (0.5, 1.0, "ReverseLogarithmic"), (2.0, 1.0, "Linear"), (0.0, 1.0, "Cubic")],
 )
 def test_a_range_that_cannot_be_scaled_is_an_error(low: float, high: float, scaling: str) -> None:
     with pytest.raises(StepFailureError):
         scaled(low, high, scaling, 0.5)
 
 
-def test_a_search_without_ranges_is_refused() -> None:
+def test_grid_tries_every_combination_once() -> None:
+    ranges = {"CategoricalParameterRanges": [{"Name": n, "Values": ["1", "2"]} for n in ("a", "b")]}
+    trials = trial_hyperparameters(config(4, "Grid"), ranges, 0)
+    assert sorted(trial["a"] + trial["b"] for trial in trials) == ["11", "12", "21", "22"]
+
+
+def test_a_search_without_ranges_or_with_another_size_than_the_grids_is_refused() -> None:
     with pytest.raises(StepFailureError, match="no range"):
         trial_hyperparameters(config(1), {"ContinuousParameterRanges": []}, 0)
+    ranges = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["1", "2"]}]}
+    with pytest.raises(StepFailureError, match="MaxNumberOfTrainingJobs is 3; the grid has 2 points"):
+        trial_hyperparameters(config(3, "Grid"), ranges, 0)
 
 
 def test_without_a_seed_the_request_gives_one() -> None:
