@@ -52,16 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--folder", **path, help="folder for the pictures")
     add = command("train-models", "train_models.train", "train the tokenizer, the small CLIP and the small VAE")
     add("--out", **path, help="folder for the models, as shapes/models")
-    add("--clip-steps", type=int, help="steps of the CLIP, in place of the recipe's")
-    add("--vae-steps", type=int, nargs="+", dest="vae_cycles", help="steps of the VAE's cycles, likewise")
+    add("--clip-steps", type=int, default=1200, help="steps of the CLIP (default 1200)")
+    vae_help = "steps of the VAE's cycles, each from where the one before ended (default 895 2600)"
+    add("--vae-steps", type=int, nargs="+", dest="vae_cycles", default=(895, 2600), help=vae_help)
     add("--seed", type=int, default=0, help="of both trainings")
-    add("--photographs", action="store_true", help="for photographs and any caption, not shapes alone")
     add = command("flow-models", "flow_models.write", "lay them out as Stable Diffusion 3, for local_flow.yaml")
     add("--models", **path, help="folder that train-models wrote, as shapes/models")
-    add = command("train-captioner", "train_captioner.train", "train the small captioner")
-    add("--out", **path, help="folder for the model, as shapes/captioner")
-    add("--steps", type=int, default=1000, help="1000 (default) take 90 CPU-seconds")
-    add("--seed", type=int, default=0, help="of the training")
     return parser
 
 

@@ -1,8 +1,7 @@
-"""Makes the tokenizer of the small models: CLIP's byte-level BPE, in which common English words are one token each.
+"""Makes the tokenizer of the small models: CLIP's byte-level BPE, in which each word of the captions is one token.
 
-Reads captions, and for photographs shapes/words.txt; writes, through `save`, a folder that
-CLIPTokenizer.from_pretrained loads. Any other word falls apart into bytes, so that every caption in every script has
-tokens of its own.
+Reads captions; writes, through `save`, a folder that CLIPTokenizer.from_pretrained loads. Any other word falls apart
+into bytes, so that every caption in every script has tokens of its own.
 `python -m shapes train-models` runs it.
 """
 
@@ -20,12 +19,9 @@ WORD_END: Final = "</w>"
 # A caption of the grid needs 13. More than it needs costs quality: with 48 the shapes' UNet reached a CLIP score of
 # 0.84 where it reached 0.87 with 16.
 MAX_TOKENS: Final = 16
-# A long sentence of common words, or some 40 letters of a word that is not known.
-MAX_PHOTO_TOKENS: Final = 48
-WORDS: Final = Path(__file__).with_name("words.txt")
 
 
-def train(captions: Sequence[str], max_tokens: int = MAX_TOKENS) -> CLIPTokenizer:
+def train(captions: Sequence[str]) -> CLIPTokenizer:
     """Return a tokenizer whose merges make one token of each word of the captions.
 
     The vocabulary is laid out as OpenAI's: 256 bytes, 256 bytes that end a word, the merges, start, end. The library's
@@ -42,7 +38,7 @@ def train(captions: Sequence[str], max_tokens: int = MAX_TOKENS) -> CLIPTokenize
         eos_token=END,
         unk_token=END,
         pad_token=END,
-        model_max_length=max_tokens,
+        model_max_length=MAX_TOKENS,
     )
 
 

@@ -1,9 +1,10 @@
 """Trains the small CLIP: text tower for conditioning, both towers for evaluation.
 
-Reads the pictures and captions of the grid without the held-out tenth, and any captioned photographs; returns a
-transformers CLIPModel. Contrastive loss (Radford et al. 2021, arXiv:2103.00020). Most of a batch are groups of captions
-that differ in one word, since with batches drawn at random the rarely decisive words (shape, size) are learnt last; the
-rest are photographs, each with a caption of its own. `python -m shapes train-models` runs it.
+Reads the pictures and captions of the grid without the held-out tenth; returns a transformers CLIPModel. Contrastive
+loss (Radford et al. 2021, arXiv:2103.00020). A batch is made of groups of captions that differ in one word, since with
+batches drawn at random the rarely decisive words (shape, size) are learnt last.
+
+`python -m shapes train-models` runs it.
 """
 
 import math
@@ -18,11 +19,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from shapes import picture_set, pictures
 from shapes.captions import COLOURS, PLACES, SHAPES, SIZES, Caption
-from shapes.photos import Photos
 
 BATCH_SIZE: Final = 256
 GROUP_SIZE: Final = 4
-PHOTOS_PER_BATCH: Final = 32
 WEIGHT_DECAY: Final = 0.05
 PATCH_PX: Final = 32
 SHIFT_PX: Final = 2
@@ -81,23 +80,22 @@ def tokenize(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
 
 
 def train(
-    tokenizer: CLIPTokenizer, captions: Sequence[Caption], pixels: Tensor, photos: Photos, steps: int, seed: int = 0
+    tokenizer: CLIPTokenizer, captions: Sequence[Caption], pixels: Tensor, steps: int, seed: int = 0
 ) -> CLIPModel:
-    """Train the small CLIP on captions and their pictures, (N, 3, 64, 64) uint8, and on photos, and return it."""
+    """Train the small CLIP on captions and their pictures, (N, 3, 64, 64) uint8, and return it."""
     torch.manual_seed(seed)
     model = build(tokenizer)
     model.train()
-    tokens = tokenize(tokenizer, [*(caption.text() for caption in captions), *photos.texts])
+    tokens = tokenize(tokenizer, [caption.text() for caption in captions])
     # The tower is causal and read at the end token: what comes after it in every row is left out.
     tokens = tokens[:, : int((tokens == tokenizer.eos_token_id).int().argmax(dim=1).max()) + 1]
-    everything = torch.cat([pixels, photos.pixels])
 
     def loss(rows: Tensor) -> Tensor:
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100.0))
-        return loss_of(model, tokens[rows], augment(picture_set.to_models(everything[rows])))
+        return loss_of(model, tokens[rows], augment(picture_set.to_models(pixels[rows])))
 
-    batches = _batches(captions, photos.texts, steps, seed)
+    batches = _batches(captions, steps, seed)
     picture_set.fit(model, batches, steps, loss, "CLIP", betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
     return model.train(False)
 
@@ -128,22 +126,17 @@ def features(model: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str], p
     return functional.normalize(torch.cat(images), dim=-1), functional.normalize(words, dim=-1)
 
 
-def _batches(captions: Sequence[Caption], photo_texts: Sequence[str], steps: int, seed: int) -> Iterator[Tensor]:
-    """Yield rows: random captions, each with neighbours that differ in one word; then photos, no two of one caption."""
+def _batches(captions: Sequence[Caption], steps: int, seed: int) -> Iterator[Tensor]:
+    """Yield rows: random captions, each with neighbours that differ in one word."""
     numbers = np.random.default_rng(seed)
     row_of = {caption: row for row, caption in enumerate(captions)}
-    rows_of: dict[str, list[int]] = {}
-    for row, text in enumerate(photo_texts, start=len(captions)):
-        rows_of.setdefault(text, []).append(row)
     for _ in range(steps):
-        texts = numbers.permutation(list(rows_of))[:PHOTOS_PER_BATCH]
-        chosen = [int(numbers.choice(rows_of[text])) for text in texts]
         rows: dict[int, None] = {}
-        while len(rows) < BATCH_SIZE - len(chosen):
+        while len(rows) < BATCH_SIZE:
             first = captions[int(numbers.integers(len(captions)))]
             group = [first, *(_neighbour(first, numbers) for _ in range(GROUP_SIZE - 1))]
             rows.update((row_of[caption], None) for caption in group if caption in row_of)
-        yield torch.tensor([*list(rows)[: BATCH_SIZE - len(chosen)], *chosen])
+        yield torch.tensor(list(rows)[:BATCH_SIZE])
 
 
 def _neighbour(caption: Caption, numbers: np.random.Generator) -> Caption:

@@ -1,11 +1,8 @@
 """Trains everything small that a local run starts from, and lays it out as the pipeline expects.
 
     python -m shapes train-models --out shapes/models [--clip-steps N] [--vae-steps N ...] [--seed 0]
-    python -m shapes train-models --out shapes/photo_models --photographs
 
-Reads nothing for the shapes: the data draw themselves. The models for pictures of one's own read shapes/words.txt and
-the sample photographs of scikit-image and scikit-learn as well (`pip install scikit-image` first). Writes, beside OUT
-and renamed at the end,
+Reads nothing: the data draw themselves. Writes, beside OUT and renamed at the end,
 
     OUT/pretrained/   a StableDiffusionPipeline folder as stable-diffusion-2-base, the UNet as configuration only
     OUT/evaluator/clip/   the whole CLIP, with tokenizer and image processor
@@ -27,43 +24,21 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
-from shapes import captions, photos, picture_set, pictures, train_clip, train_vae
+from shapes import captions, picture_set, pictures, train_clip, train_vae
 from shapes import tokenizer as tokenizers
 from shapes.captions import Caption
-from shapes.photos import Photos
 from shapes.train_vae import LATENT_CHANNELS
 
-# Steps of CLIP, and of the VAE's cycles, the second from where the first ended.
-SHAPES_STEPS: Final[tuple[int, tuple[int, ...]]] = (1200, (895, 2600))
-PHOTOS_STEPS: Final[tuple[int, tuple[int, ...]]] = (2200, (2000, 5000))
-PHOTO_CROPS: Final = 200
-HELDOUT_CROPS: Final = 50
-TEXTURES: Final = 2000
 CLIP_FOLDER: Final = "evaluator/clip"
 PRETRAINED_FOLDER: Final = "pretrained"
-# Of held-out drawings, of other crops of the photographs that were trained on, and of photographs that were not.
-PSNRS: Final = ("psnr_db", "photo_psnr_db", "unseen_photo_psnr_db")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How long to train."""
+class ModelFigures:
+    """What the models do on captions and pictures that no training saw."""
 
-    clip_steps: int
-    vae_cycles: tuple[int, ...]
-    seed: int
-    photographs: bool
-    """For photographs and any caption, or for the shapes alone."""
-
-
-@dataclass(frozen=True)
-class TrainingFigures(Recipe):
-    """What was spent and what came out, on captions and pictures that no training saw."""
-
-    clip_cpu_s: float
-    vae_cpu_s: float
-    clip_bytes: int
-    vae_bytes: int
+    clip_mb: float
+    vae_mb: float
     retrieval_at_1: float
     clip_score_right: float
     clip_score_shuffled: float
@@ -71,47 +46,44 @@ class TrainingFigures(Recipe):
     scaling_factor: float
     latent_mean: float
     latent_std: float
-    photo_psnr_db: float | None = None
-    unseen_photo_psnr_db: float | None = None
 
 
-def recipe(
-    clip_steps: int | None = None, vae_cycles: Sequence[int] | None = None, seed: int = 0, photographs: bool = False
-) -> Recipe:
-    """Return the recipe, shortened where a number of steps is given; ValueError for fewer than one."""
-    usual = PHOTOS_STEPS if photographs else SHAPES_STEPS
-    clip = usual[0] if clip_steps is None else clip_steps
-    vae = usual[1] if vae_cycles is None else tuple(vae_cycles)
-    if min(clip, *vae) < 1:
-        raise ValueError(f"clip-steps {clip}, vae-steps {' '.join(map(str, vae))}: all must be at least 1")
-    return Recipe(clip, vae, seed, photographs)
-
-
-def train(out: Path, **flags: Any) -> TrainingFigures:
-    """Train both models by `recipe`, write OUT whole or not at all, and return the measured figures."""
-    chosen, grid = recipe(**flags), captions.every()
+def train(out: Path, clip_steps: int, vae_cycles: Sequence[int], seed: int = 0) -> None:
+    """Train both models and write OUT whole or not at all; ValueError for fewer than one step."""
+    if min(clip_steps, *vae_cycles) < 1:
+        raise ValueError(f"clip-steps {clip_steps}, vae-steps {_words(vae_cycles)}: all must be at least 1")
+    grid = captions.every()
     seen, heldout = captions.divided(grid)
-    seen_pixels, heldout_pixels = picture_set.load(seen), picture_set.load(heldout)
-    words = [caption.text() for caption in grid]
-    crops, pixels, width = Photos(seen_pixels[:0], []), seen_pixels, train_vae.SHAPES_WIDTH
-    tokenizer = tokenizers.train(words)
-    if chosen.photographs:
-        tokenizer = tokenizers.train([*words, tokenizers.WORDS.read_text()], tokenizers.MAX_PHOTO_TOKENS)
-        crops, width = photos.load(photos.SUBJECTS, PHOTO_CROPS, chosen.seed), train_vae.PHOTOS_WIDTH
-        pixels = torch.cat([seen_pixels, crops.pixels, photos.textures(TEXTURES, chosen.seed)])
+    pixels, tokenizer = picture_set.load(seen), tokenizers.train([caption.text() for caption in grid])
     started_s = time.process_time()
-    clip = train_clip.train(tokenizer, seen, seen_pixels, crops, chosen.clip_steps, chosen.seed)
+    clip = train_clip.train(tokenizer, seen, pixels, clip_steps, seed)
     clip_done_s = time.process_time()
-    vae = train_vae.train(pixels, chosen.vae_cycles, width, chosen.seed)
-    spent = {"clip_cpu_s": clip_done_s - started_s, "vae_cpu_s": time.process_time() - clip_done_s}
+    vae = train_vae.train(pixels, vae_cycles, seed)
     draft = out.with_name(f"{out.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
+    vae_done_s = time.process_time()
     write(draft, tokenizer, clip, vae)
-    figures = measure(draft, heldout, heldout_pixels, {**vars(chosen), **spent})
-    (draft / "README.md").write_text(readme(figures))
+    page = (
+        Path(__file__)
+        .with_name("models_readme.md")
+        .read_text()
+        .format(
+            clip_steps=clip_steps,
+            vae_steps=_words(vae_cycles),
+            cycles=" + ".join(f"{steps:,}" for steps in vae_cycles),
+            seed=seed,
+            clip_cpu_s=clip_done_s - started_s,
+            vae_cpu_s=vae_done_s - clip_done_s,
+            **vars(measure(draft, heldout, picture_set.load(heldout))),
+        )
+    )
+    (draft / "README.md").write_text(page)
     shutil.rmtree(out, ignore_errors=True)
     draft.rename(out)
-    return figures
+
+
+def _words(cycles: Sequence[int]) -> str:
+    return " ".join(map(str, cycles))
 
 
 def write(folder: Path, tokenizer: CLIPTokenizer, clip: Any, vae: AutoencoderKL) -> None:
@@ -183,7 +155,7 @@ def image_processor() -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size=side, crop_size=side, do_center_crop=False, image_mean=half, image_std=half)
 
 
-def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[str, Any]) -> TrainingFigures:
+def measure(folder: Path, heldout: list[Caption], pixels: Tensor) -> ModelFigures:
     """Return what the models in a folder do on held-out captions and their pictures, as loaded from their files."""
     vae = AutoencoderKL.from_pretrained(folder / PRETRAINED_FOLDER / "vae").eval()
     clip = CLIPModel.from_pretrained(folder / CLIP_FOLDER, dtype=torch.float32).eval()
@@ -191,41 +163,21 @@ def measure(folder: Path, heldout: list[Caption], pixels: Tensor, spent: dict[st
     grid = captions.every()
     images, texts = train_clip.features(clip, tokenizer, [caption.text() for caption in heldout], pixels)
     _, all_texts = train_clip.features(clip, tokenizer, [caption.text() for caption in grid], pixels[:1])
-    sets = (photos.SUBJECTS, photos.HELDOUT) if spent["photographs"] else ()
-    crops = [photos.load(subjects, HELDOUT_CROPS, seed=1).pixels for subjects in sets]
-    psnrs_db = [train_vae.psnr_db(some, train_vae.reconstruct(vae, some)) for some in (pixels, *crops)]
-    named: dict[str, Any] = dict(zip(PSNRS, psnrs_db, strict=False))
     best = [grid[row] for row in (images @ all_texts.T).argmax(dim=1).tolist()]
     latents = train_vae.latents(vae, pixels)
     shuffled = torch.randperm(len(heldout), generator=torch.Generator().manual_seed(0))
-    return TrainingFigures(
-        **spent,
-        clip_bytes=_weights_bytes(folder / CLIP_FOLDER),
-        vae_bytes=_weights_bytes(folder / PRETRAINED_FOLDER / "vae"),
+    return ModelFigures(
+        clip_mb=_weights_mb(folder / CLIP_FOLDER),
+        vae_mb=_weights_mb(folder / PRETRAINED_FOLDER / "vae"),
         retrieval_at_1=sum(map(operator.eq, best, heldout)) / len(heldout),
         clip_score_right=100.0 * float((images * texts).sum(dim=1).mean()),
         clip_score_shuffled=100.0 * float((images * texts[shuffled]).sum(dim=1).mean()),
-        **named,
+        psnr_db=train_vae.psnr_db(pixels, train_vae.reconstruct(vae, pixels)),
         scaling_factor=vae.config["scaling_factor"],
         latent_mean=float(latents.mean()),
         latent_std=float(latents.std()),
     )
 
 
-def _weights_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-
-
-def readme(figures: TrainingFigures) -> str:
-    """Return the page in Markdown."""
-    f = figures
-    title, folder, tokens, psnr = "The small models of the local run", "models", "word of the captions", ""
-    if f.photographs:
-        title, folder = "The small models for pictures of one's own", "photo_models --photographs"
-        tokens = "of some 500 common English words (`shapes/words.txt`)"
-        psnr = f", of photographs {f.photo_psnr_db:.1f} dB, of photographs never seen {f.unseen_photo_psnr_db:.1f} dB"
-    flags = f"{folder} --clip-steps {f.clip_steps} --vae-steps {' '.join(map(str, f.vae_cycles))} --seed {f.seed}"
-    cycles = " + ".join(f"{steps:,}" for steps in f.vae_cycles)
-    page = Path(__file__).with_name("models_readme.md").read_text()
-    sizes = {"clip_mb": f.clip_bytes / 1e6, "vae_mb": f.vae_bytes / 1e6}
-    return page.format(f=f, title=title, flags=flags, tokens=tokens, psnr=psnr, cycles=cycles, **sizes)
+def _weights_mb(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6

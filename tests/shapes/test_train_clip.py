@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from shapes import captions, photos, picture_set, tokenizer, train_clip
+from shapes import captions, picture_set, tokenizer, train_clip
 from shapes.captions import Caption
-from shapes.photos import Photos
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +15,9 @@ def small() -> CLIPTokenizer:
     return tokenizer.train([caption.text() for caption in captions.every()])
 
 
-PHOTO_TEXTS = [f"a photo of {subject}" for subject in ("grass", "grass", "a cat", "a cup of coffee")]
-
-
 def test_a_batch_is_made_of_distinct_captions_many_of_which_differ_in_one_word() -> None:
     grid = captions.every()
-    (rows,) = train_clip._batches(grid, [], 1, 0)
+    (rows,) = train_clip._batches(grid, 1, 0)
     batch = [grid[row] for row in rows.tolist()]
     assert len(set(batch)) == train_clip.BATCH_SIZE
     close = sum(sum(a != b for a, b in zip(*pair, strict=True)) == 1 for pair in itertools.combinations(batch, 2))
@@ -30,23 +26,14 @@ def test_a_batch_is_made_of_distinct_captions_many_of_which_differ_in_one_word()
 
 def test_a_batch_holds_no_caption_that_was_not_given() -> None:
     grid = [caption for caption in captions.every() if caption.shape == "ring"]
-    (rows,) = train_clip._batches(grid, [], 1, 0)
+    (rows,) = train_clip._batches(grid, 1, 0)
     assert rows.max() < len(grid)
-
-
-def test_a_batch_holds_each_photographs_caption_once() -> None:
-    grid = captions.every()
-    for rows in train_clip._batches(grid, PHOTO_TEXTS, 5, 0):
-        texts = [PHOTO_TEXTS[row - len(grid)] for row in rows.tolist() if row >= len(grid)]
-        assert sorted(texts) == sorted(set(PHOTO_TEXTS))
-        assert len(rows) == train_clip.BATCH_SIZE
 
 
 def test_training_lowers_the_loss_and_repeats_itself(small: CLIPTokenizer) -> None:
     chosen = captions.every()[::8]
     pixels = picture_set.load(chosen)
-    crops = Photos(photos.textures(len(PHOTO_TEXTS)), PHOTO_TEXTS)
-    first, second = (train_clip.train(small, chosen, pixels, crops, steps=12, seed=1) for _ in range(2))
+    first, second = (train_clip.train(small, chosen, pixels, steps=12, seed=1) for _ in range(2))
     untrained = train_clip.build(small)
     assert _loss(first, small, chosen[:64], pixels[:64]) < _loss(untrained, small, chosen[:64], pixels[:64]) - 0.2
     states = first.state_dict(), second.state_dict()

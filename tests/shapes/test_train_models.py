@@ -7,22 +7,17 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from transformers import CLIPModel, CLIPProcessor
 
-from shapes import captions, photos, picture_set, train_models
+from shapes import captions, picture_set, train_models
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["shapes", "photographs"])
-def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("models") / "small"
     (out / "left_over").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         sparse = captions.every()[::10]
         patch.setattr(captions, "every", lambda: sparse)
-        # The other photographs are in a package that only the training needs.
-        shipped = {"sklearn.datasets.images": {"china.jpg": "a temple in China"}}
-        patch.setattr(photos, "SUBJECTS", shipped)
-        patch.setattr(photos, "HELDOUT", shipped)
-        patch.setattr(train_models, "TEXTURES", 8)
-        train_models.train(out, clip_steps=2, vae_cycles=(1, 2), photographs=request.param)
+        train_models.train(out, clip_steps=2, vae_cycles=(1, 2))
     return out
 
 
@@ -69,9 +64,3 @@ def test_the_processor_loads_without_torchvision_and_keeps_pixels(models: Path) 
     pixels = picture_set.load(captions.every()[:2])
     values = processor(images=list(pixels), return_tensors="pt")["pixel_values"]
     assert torch.allclose(values, picture_set.to_models(pixels), atol=1e-6)
-
-
-@pytest.mark.parametrize(("clip_steps", "vae_cycles"), [(0, (1,)), (1, (5, 0)), (-1, None)])
-def test_a_recipe_without_steps_is_refused(clip_steps: int, vae_cycles: tuple[int, ...] | None) -> None:
-    with pytest.raises(ValueError, match="all must be at least 1"):
-        train_models.recipe(clip_steps, vae_cycles)
