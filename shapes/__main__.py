@@ -1,7 +1,7 @@
 """python -m shapes COMMAND: the command line of the local run's world.
 
-Each command is described by the module that does it: `shapes.web`, `shapes.render`, `shapes.train_models`,
-`shapes.flow_models`. They are imported when they are called, so that the web server starts without torch.
+Each command is described by the module that does it, `shapes.web` or `shapes.render`, which is imported when it is
+called, so that the web server starts without what draws.
 """
 
 import argparse
@@ -50,14 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-aspect-ratio", type=float, default=1.0, help="above 1: square, wide and tall in turns")
     add = command("new-shape", "render.render_new_shape", "draw a shape that the others do not have, with captions")
     add("--folder", **path, help="folder for the pictures")
-    add = command("train-models", "train_models.train", "train the tokenizer, the small CLIP and the small VAE")
-    add("--out", **path, help="folder for the models, as shapes/models")
-    add("--clip-steps", type=int, default=1200, help="steps of the CLIP (default 1200)")
-    vae_help = "steps of the VAE's cycles, each from where the one before ended (default 895 2600)"
-    add("--vae-steps", type=int, nargs="+", dest="vae_cycles", default=(895, 2600), help=vae_help)
-    add("--seed", type=int, default=0, help="of both trainings")
-    add = command("flow-models", "flow_models.write", "lay them out as Stable Diffusion 3, for local_flow.yaml")
-    add("--models", **path, help="folder that train-models wrote, as shapes/models")
     return parser
 
 

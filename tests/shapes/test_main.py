@@ -20,8 +20,6 @@ def test_render_says_whether_it_had_anything_to_do(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize(("words", "told"), [
     (["render", "--folder", "f", "--table", "t", "--base-url", "u", "--rows", "5"], "rows: 5"),
-    (["train-models", "--out", "o", "--clip-steps", "0"], "clip-steps 0"),
-    (["train-models", "--out", "o", "--vae-steps", "5", "0"], "vae-steps 5 0"),
     (["render", "--folder", "f", "--table", "t", "--base-url", "u", "--row", "5"], "--row"),
     (["draw"], "draw"),
 ])  # fmt: skip
