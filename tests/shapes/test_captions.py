@@ -26,10 +26,3 @@ def test_about_a_tenth_is_held_out_by_the_hash_that_encode_takes() -> None:
     tenth = {text for text in texts if captions.is_heldout(text)}
     assert 0.08 < len(tenth) / len(texts) < 0.12
     assert tenth == {text for text in texts if heldout.is_heldout(text, 0.1)}
-
-
-def test_a_long_caption_tells_what_its_short_one_tells_and_no_two_are_the_same() -> None:
-    texts = {caption.long_text(): caption for caption in captions.every()}
-    assert len(texts) == len(captions.every())
-    for text, caption in texts.items():
-        assert all(word in text for word in caption) and len(text) > len(caption.text())

@@ -22,7 +22,7 @@ from params.programs import RecaptionArguments
 from shapes import captions
 from steps.data.encoding.captioner import Captioner, caption_of
 from steps.errors import StepError
-from tests.shapes.stored import as_stored
+from tests.shapes.stored import as_stored, long_text
 from tests.steps.data.shapes_shards import PRETRAINED
 
 CAPTIONER = PRETRAINED.parent.parent / "captioner"
@@ -47,7 +47,7 @@ def settings(**changes: Any) -> RecaptionArguments:
 def test_the_small_captioner_reads_pictures_that_no_training_saw() -> None:
     chosen = drawn(60)
     written = Captioner(CAPTIONER, settings()).write(pictures(chosen))
-    right = [text == caption.long_text() for text, caption in zip(written, chosen, strict=True)]
+    right = [text == long_text(caption) for text, caption in zip(written, chosen, strict=True)]
     assert sum(right) >= 0.9 * len(right)
 
 
