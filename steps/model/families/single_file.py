@@ -39,7 +39,6 @@ KNOWN_SHAPES: Final = {768: (12, [320, 640, 1280, 1280]), 1024: (OPENCLIP_LAYERS
 # From its spread ComfyUI tells what Stable Diffusion 2 predicts (comfy/supported_models.py, SD20).
 COMFY_WEIGHT: Final = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 COMFY_V_ABOVE: Final = 0.09
-
 DEFAULT_SCALING: Final = 0.18215
 
 
