@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types imports bench fullsize chaos matrix audit clean
+.PHONY: help install run test check lint types imports bench chaos matrix audit clean
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,16 +35,10 @@ chaos: install  ## Run the tests that kill things, for minutes.
 	$(BIN)/python -m pytest -m chaos
 
 bench: install  ## Run every benchmark: each prints ratios to what it is measured against.
-	$(BIN)/python -m benchmarks.download --turns 3
 	$(BIN)/python -m benchmarks.encode --rounds 1
-	$(BIN)/python -m benchmarks.loader --rounds 3
 	$(BIN)/python -m benchmarks.train --device cpu
 	$(BIN)/python -m benchmarks.serve --rounds 2
 	$(BIN)/python -m benchmarks.scale --rows 100000
-
-# By estimate one rank takes 18 GB at the full width and two take 31; FULLSIZE="--width 2" takes 5 and 9.
-fullsize: install  ## Stable Diffusion 2 at its real size on this machine: bytes, seconds and memory of each stage.
-	$(BIN)/python -m benchmarks.fullsize $(FULLSIZE)
 
 # What people still run: beside the environment, whose torch it uses. Its tokenizers is built for Linux on x86-64.
 .matrix/.installed: requirements.matrix.lock

@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 
 from benchmarks import harness
-from benchmarks.harness import SMALL_MODEL, Turns
+from benchmarks.harness import SMALL_MODEL
 from benchmarks.train.models import write_pictures
 from params.programs import DownloadArguments, EncodeArguments
 from steps import encode
@@ -46,6 +46,9 @@ from steps.ray_cluster import leading
 SAMPLES_PER_SHARD = 256
 ROWS_PER_BLOCK = 32
 BATCH_SIZE = 16
+# Seconds and CPU-seconds of a picture, one pair for each turn.
+Turns = list[tuple[float, float]]
+
 THIS_HOST = Cluster(("localhost",), "localhost", "localhost", 1, 2)
 
 
@@ -154,10 +157,19 @@ def tree_cpu_s() -> float:
 
 
 def results(options: argparse.Namespace, turns: dict[str, Turns], starts_s: list[float]) -> dict[str, Any]:
-    overhead, overhead_cpu = (harness.ratio_of(turns, "step", "bare", cpu) - 1 for cpu in (False, True))
+    seconds, cpu_s = ({name: [turn[i] for turn in its] for name, its in turns.items()} for i in (0, 1))
     return {
-        "ratios": {"overhead": overhead, "overhead_cpu": overhead_cpu},
-        "sides": {name: harness.summary(its, "picture") for name, its in turns.items()},
+        "ratios": {
+            "overhead": harness.median_ratio(seconds["step"], seconds["bare"]) - 1,
+            "overhead_cpu": harness.median_ratio(cpu_s["step"], cpu_s["bare"]) - 1,
+        },
+        "sides": {
+            name: {
+                "pictures_per_s": 1 / statistics.median(seconds[name]),
+                "cpu_ms_per_picture": 1000 * statistics.median(cpu_s[name]),
+            }
+            for name in turns
+        },
         "start_s": statistics.median(starts_s),
         "settings": {name: getattr(options, name) for name in ("rounds", "samples", "resolution_px")},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",

@@ -4,12 +4,9 @@ import argparse
 import json
 import multiprocessing
 import os
-import socket
 import statistics
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -20,9 +17,6 @@ from unittest import mock
 import psutil
 
 Figure = TypeVar("Figure")
-
-# Seconds and CPU-seconds of a picture, one pair for each turn or round.
-Turns = list[tuple[float, float]]
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL_MODEL = ROOT / "shapes" / "models" / "pretrained"
@@ -61,9 +55,9 @@ def in_new_processes(
 
 
 @contextmanager
-def process(command: Sequence[str], log: int | None = None, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program, which ends with the block; what it prints goes to stderr, or to another `log`."""
-    running = subprocess.Popen([*command], cwd=ROOT, env=os.environ | environment, stdout=log or sys.stderr, stderr=log)
+def process(command: Sequence[str], **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program, which ends with the block; what it prints goes to stderr."""
+    running = subprocess.Popen([*command], cwd=ROOT, env=os.environ | environment, stdout=sys.stderr)
     try:
         yield running
     finally:
@@ -71,54 +65,14 @@ def process(command: Sequence[str], log: int | None = None, **environment: str) 
         running.wait(60)
 
 
-def wait_for_answer(address: str, server: subprocess.Popen[bytes]) -> None:
-    """Return when a server answers at an address with success."""
-    while server.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=60).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit("error: the server ended before it answered; its log is above")
-
-
-@contextmanager
-def serving(command: Sequence[str], path: str, log: int | None = None, **environment: str) -> Iterator[tuple[str, int]]:
-    """Run a server, told its port as {port} or SAGEMAKER_BIND_TO_PORT; yield address and process once it answers."""
-    port = str(free_port())
-    own = [word.format(port=port) for word in command]
-    with process(own, log, **environment, SAGEMAKER_BIND_TO_PORT=port) as server:
-        address = f"http://127.0.0.1:{port}"
-        wait_for_answer(address + path, server)
-        yield address, server.pid
-
-
 def cpu_s(of: psutil.Process) -> float:
     times = of.cpu_times()
     return float(times.user + times.system)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 def median_ratio(own: Iterable[float], base: Iterable[float]) -> float:
     """Return the median over the rounds of own / base: both figures of a round saw the same machine."""
     return statistics.median(mine / its for mine, its in zip(own, base, strict=True))
-
-
-def ratio_of(turns: Mapping[str, Turns], own: str, base: str, cpu: bool = False) -> float:
-    """Return the median within a turn of own / base: of seconds, or of CPU-seconds."""
-    return median_ratio(*([turn[cpu] for turn in turns[name]] for name in (own, base)))
-
-
-def summary(turns: Turns, noun: str) -> dict[str, float]:
-    """Return the medians of a side whose turns draw, download or encode things called `noun`."""
-    return {
-        f"{noun}s_per_s": statistics.median(1 / seconds for seconds, _ in turns),
-        f"cpu_ms_per_{noun}": 1000 * statistics.median(cpu_s for _, cpu_s in turns),
-    }
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:

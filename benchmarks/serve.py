@@ -11,12 +11,14 @@ picture has a prompt and a seed of its own. Prints images/s, latency percentiles
 import functools
 import itertools
 import signal
+import socket
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,11 +78,9 @@ def main(argv: list[str]) -> int:
         model_dir = options.model_dir or write_model(base_dir / "small")
         (base_dir / "model").symlink_to(model_dir.resolve())
         bare = bare_loop(base_dir / "model", arguments)
-        environment = to_environment(arguments.model_dump(), "SERVE_") | {"SAGEMAKER_BASE_DIR": folder}
-        command = [sys.executable, "-m", "steps", "serve"]
-        with harness.serving(command, "/ping", **environment) as (url, number), httpx.Client(timeout=120) as connection:
-            ask = functools.partial(ask_endpoint, connection, url)
-            one, many = measure(bare, ask, psutil.Process(number), options.rounds, options.pictures)
+        with endpoint(base_dir, arguments) as (client, process):
+            ask = functools.partial(ask_endpoint, client)
+            one, many = measure(bare, ask, process, options.rounds, options.pictures)
     harness.print_result(results(one, many, arguments), options.json)
     return 0
 
@@ -100,6 +100,31 @@ def write_model(folder: Path) -> Path:
     parts = {"unet": unet, "safety_checker": None, "feature_extractor": None}
     StableDiffusionPipeline.from_pretrained(SMALL_MODEL, local_files_only=True, **parts).save_pretrained(folder)
     return folder
+
+
+@contextmanager
+def endpoint(base_dir: Path, arguments: ServeArguments) -> Iterator[tuple[httpx.Client, psutil.Process]]:
+    """Serve <base_dir>/model on loopback; yield a client and the server's process once it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    environment = to_environment(arguments.model_dump(), "SERVE_")
+    environment |= {"SAGEMAKER_BASE_DIR": str(base_dir), "SAGEMAKER_BIND_TO_PORT": port}
+    with (
+        harness.process([sys.executable, "-m", "steps", "serve"], **environment) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client,
+    ):
+        while not is_ready(client):
+            if server.poll() is not None:
+                raise SystemExit("error: the server ended before it answered; its log is above")
+            time.sleep(0.1)
+        yield client, psutil.Process(server.pid)
+
+
+def is_ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/ping").is_success
+    except httpx.TransportError:
+        return False
 
 
 def bare_loop(model_dir: Path, arguments: ServeArguments) -> Draw:
@@ -160,8 +185,8 @@ def take_turn(
     return DrawingTurn(latencies_s, time.perf_counter() - started_s, harness.cpu_s(process) - started_cpu_s)
 
 
-def ask_endpoint(connection: httpx.Client, url: str, prompt: str, seed: int) -> None:
-    answer = connection.post(f"{url}/invocations", json={"prompt": prompt, "seed": seed})
+def ask_endpoint(client: httpx.Client, prompt: str, seed: int) -> None:
+    answer = client.post("/invocations", json={"prompt": prompt, "seed": seed})
     if answer.status_code != 200:
         raise SystemExit(f"error: the endpoint answered {answer.status_code}: {answer.text[:200]}")
 

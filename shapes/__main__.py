@@ -1,7 +1,7 @@
 """python -m shapes COMMAND: the command line of the local run's world.
 
-Each command is described by the module that does it: `shapes.web`, `shapes.render`, `shapes.train_models`,
-`shapes.flow_models`. They are imported when they are called, so that the web server starts without torch.
+Each command is described by the module that does it, `shapes.web` or `shapes.render`, which is imported when it is
+called, so that the web server starts without what draws.
 """
 
 import argparse
@@ -50,18 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-aspect-ratio", type=float, default=1.0, help="above 1: square, wide and tall in turns")
     add = command("new-shape", "render.render_new_shape", "draw a shape that the others do not have, with captions")
     add("--folder", **path, help="folder for the pictures")
-    add = command("train-models", "train_models.train", "train the tokenizer, the small CLIP and the small VAE")
-    add("--out", **path, help="folder for the models, as shapes/models")
-    add("--clip-steps", type=int, help="steps of the CLIP, in place of the recipe's")
-    add("--vae-steps", type=int, nargs="+", dest="vae_cycles", help="steps of the VAE's cycles, likewise")
-    add("--seed", type=int, default=0, help="of both trainings")
-    add("--photographs", action="store_true", help="for photographs and any caption, not shapes alone")
-    add = command("flow-models", "flow_models.write", "lay them out as Stable Diffusion 3, for local_flow.yaml")
-    add("--models", **path, help="folder that train-models wrote, as shapes/models")
-    add = command("train-captioner", "train_captioner.train", "train the small captioner")
-    add("--out", **path, help="folder for the model, as shapes/captioner")
-    add("--steps", type=int, default=1000, help="1000 (default) take 90 CPU-seconds")
-    add("--seed", type=int, default=0, help="of the training")
     return parser
 
 

@@ -17,9 +17,6 @@ SHAPES: Final = ("circle", "square", "triangle", "star", "heart", "cross", "ring
 # Drawn on request alone, so that a model can be taught something that it has never seen.
 NEW_SHAPE: Final = "moon"
 PLACES: Final = ("at the top", "at the bottom", "on the left", "on the right", "in the centre")
-# Where the picture is empty, by the place of the shape.
-_OPPOSITES: Final = ("at the bottom", "at the top", "on the right", "on the left", "at the edges")
-_EMPTY: Final = dict(zip(PLACES, _OPPOSITES, strict=True))
 
 
 class Caption(NamedTuple):
@@ -34,11 +31,6 @@ class Caption(NamedTuple):
     def text(self) -> str:
         """Return the caption as a person writes it."""
         return f"a {self.size} {self.colour} {self.shape} {self.place} on a {self.background} background"
-
-    def long_text(self) -> str:
-        """Return the caption as a captioner writes it, the facts first: a text encoder may cut off the rest."""
-        facts = f"on a {self.background} background {self.place} a {self.size} {self.colour} {self.shape}"
-        return f"{facts}. the {self.shape} is plain and {self.size}, and {_EMPTY[self.place]} all is {self.background}."
 
 
 def every(shapes: Sequence[str] = SHAPES) -> list[Caption]:

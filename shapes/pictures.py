@@ -17,7 +17,6 @@ from shapes.captions import Caption
 # Counts up when the same caption comes to look different, so that folders of old pictures are drawn anew.
 VERSION: Final = 1
 WEB_SIZE_PX: Final = 128
-MODEL_SIZE_PX: Final = 64
 
 RGB: Final = {
     "red": (222, 45, 48),

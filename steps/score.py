@@ -10,7 +10,6 @@ order of the lines, whole or not at all.
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,22 +28,6 @@ from steps.model.pretrained import folder_digest
 BATCH_SIZE: Final = 64
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A picture and what it should show."""
-
-    picture: Path
-    caption: str
-
-    def read(self) -> Pictures:
-        """Return the picture, (H, W, 3) uint8. Raises StepError that names a file that is none."""
-        try:
-            with Image.open(self.picture) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise StepError(f"{self.picture}: cannot be read as a picture: {error}") from None
-
-
 def main(argv: list[str]) -> int:
     """Run the program; return its exit status."""
     arguments = parse(ScoreArguments, argv, "score")
@@ -58,8 +41,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def read_pairs(path: Path) -> list[Pair]:
-    """Read the list of pictures. Raises StepError that names the line where it is none."""
+def read_pairs(path: Path) -> list[tuple[Path, str]]:
+    """Return each picture with its caption. Raises StepError that names the line where it is none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -68,7 +51,7 @@ def read_pairs(path: Path) -> list[Pair]:
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-            pairs.append(Pair(path.parent / str(entry["picture"]), str(entry["caption"])))
+            pairs.append((path.parent / str(entry["picture"]), str(entry["caption"])))
         except (ValueError, KeyError, TypeError):
             raise StepError(f'{path}:{number}: not {{"picture": path, "caption": text}}') from None
     if not pairs:
@@ -76,9 +59,18 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
-def batches(pairs: list[Pair]) -> Iterator[tuple[Pictures, list[str]]]:
+def read_picture(path: Path) -> Pictures:
+    """Return a picture, (H, W, 3) uint8. Raises StepError that names a file that is none."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise StepError(f"{path}: cannot be read as a picture: {error}") from None
+
+
+def batches(pairs: list[tuple[Path, str]]) -> Iterator[tuple[Pictures, list[str]]]:
     """Yield pictures, (N, H, W, 3) uint8, with their captions: neighbours of one size together."""
-    loaded = ((pair.read(), pair.caption) for pair in pairs)
+    loaded = ((read_picture(picture), caption) for picture, caption in pairs)
     for _, alike in itertools.groupby(loaded, key=lambda item: item[0].shape):
         while batch := list(itertools.islice(alike, BATCH_SIZE)):
             yield np.stack([picture for picture, _ in batch]), [caption for _, caption in batch]

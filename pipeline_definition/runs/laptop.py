@@ -137,7 +137,7 @@ class Laptop:
         """Upload the small models, unless something lies there that a run did not make."""
         place = self.root / folder
         if not place.is_dir():
-            raise OperatorError(f"{place} is missing; `python -m shapes train-models` makes the small models")
+            raise OperatorError(f"{place} is missing; restore the folder, or name another one under local:")
         upload = Upload(self._s3, uri, model_files(place), RUN_LOCAL, replace=True)
         if not all(map(upload.is_ours, [*upload.differing, *upload.others])):
             print(f"models of your own under {uri}: they are used as they are", file=sys.stderr)

@@ -20,9 +20,7 @@ def test_render_says_whether_it_had_anything_to_do(tmp_path: Path, capsys: pytes
 
 @pytest.mark.parametrize(("words", "told"), [
     (["render", "--folder", "f", "--table", "t", "--base-url", "u", "--rows", "5"], "rows: 5"),
-    (["train-models", "--out", "o", "--vae-steps", "0"], "vae-steps 0"),
     (["render", "--folder", "f", "--table", "t", "--base-url", "u", "--row", "5"], "--row"),
-    (["train-captioner", "--out", "o", "--steps", "0"], "steps 0"),
     (["draw"], "draw"),
 ])  # fmt: skip
 def test_a_bad_argument_ends_with_one_line_that_names_it(

@@ -61,12 +61,9 @@ def to_bytes(tensors: Mapping[str, Array]) -> bytes:
     return bytes(save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
 
 
-def digest(*parts: bytes | bytearray | memoryview) -> str:
-    """Return the xxh3 (64 bits, hexadecimal) of a block's bytes, which may come in parts."""
-    hasher = xxhash.xxh3_64()
-    for part in parts:
-        hasher.update(part)
-    return str(hasher.hexdigest())
+def digest(content: bytes | bytearray | memoryview) -> str:
+    """Return the xxh3 (64 bits, hexadecimal) of a block's bytes."""
+    return str(xxhash.xxh3_64_hexdigest(content))
 
 
 def parse_layout(content: bytes) -> BlockLayout:

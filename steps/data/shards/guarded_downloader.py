@@ -41,7 +41,6 @@ class ShardMaker:
 
     def __init__(self, arguments: DownloadArguments, blocklist: Blocklist) -> None:
         self._settings, self._uri, self._blocklist = arguments, arguments.shards_uri, blocklist
-        self._downloader: Any = None
 
     @property
     def limit_s(self) -> float:
@@ -50,7 +49,7 @@ class ShardMaker:
         row_s = settings.timeout_s * (settings.retries + 1) + settings.max_retry_after_s
         return 60 + 2 * row_s * (1 + settings.samples_per_shard / settings.threads)
 
-    def prepare(self, on_row: Callable[[], None] | None = None, names_file: Path | None = None) -> None:
+    def prepare(self, on_row: Callable[[], None], names_file: Path) -> None:
         """Import img2dataset and set it up; processes of a host share what is in `names_file`."""
         settings = self._settings
         from PIL import Image
@@ -60,9 +59,7 @@ class ShardMaker:
 
         # Pillow's own guard, before a header's word costs memory.
         Image.MAX_IMAGE_PIXELS = settings.max_image_megapixels * 10**6
-
-        if on_row is not None:
-            OrderedShardWriter.on_row = staticmethod(on_row)
+        OrderedShardWriter.on_row = staticmethod(on_row)
         self._source: Fetcher | StoredPictures
         if settings.source == "urls":
             guard = AddressGuard(settings.allowed_hosts, HostNames(names_file), self._blocklist.hosts)
@@ -71,7 +68,7 @@ class ShardMaker:
             self._source = StoredPictures(settings.url_table, settings.max_body_mb << 20)
         self._picture = FetchedPicture
         self._reader = PictureReader(settings, self._blocklist.has_look)
-        self._downloader = Downloader(
+        self._downloader: Any = Downloader(
             sample_writer_class=OrderedShardWriter,
             resizer=self._reader,
             thread_count=settings.threads,
@@ -91,16 +88,14 @@ class ShardMaker:
         )
 
     def make(self, rows: TableSlice) -> VerifiedShard:
-        """Make these rows' shard and read it back; it counts once the collection has recorded it.
+        """Make these rows' shard, once prepared, and read it back; it counts once the collection has recorded it.
 
         Raises UnverifiedShardError for differing files, and others.
         """
-        if self._downloader is None:
-            self.prepare()
         storage = Storage(self._uri)
         self._reader.measured.clear()
         all_captions = self._settings.captions == "all"
-        with arrow_file(rows, all_captions) as address, _fetching(lambda key, url: self._fetch(rows, key, url)):
+        with _arrow_file(rows, all_captions) as address, _fetching(lambda key, url: self._fetch(rows, key, url)):
             self._downloader.download_shard((rows.index, address))
         return verify_shard(storage, rows.index, len(rows.urls), self._reader.measured)
 
@@ -131,7 +126,7 @@ def _fetching(fetch: Callable[[int, str], Fetched]) -> Iterator[None]:
 
 
 @contextmanager
-def arrow_file(rows: TableSlice, all_captions: bool = False) -> Iterator[str]:
+def _arrow_file(rows: TableSlice, all_captions: bool) -> Iterator[str]:
     """Hand over rows as img2dataset wants them, as an Arrow file, in this process's memory."""
     memory = fsspec.filesystem("memory")
     path = f"/url-tables/{uuid.uuid4().hex}.arrow"

@@ -14,7 +14,7 @@ import torch
 
 from params.families import VAE
 from steps.errors import StepError
-from steps.model.families.single_file import Rules, Tensors, renamed, save, vae_layout, weights_of
+from steps.model.families.single_file import Tensors, renamed, save, vae_layout, weights_of
 from steps.model.pretrained import part_config, scheduler_config
 
 TRANSFORMER: Final = "transformer"
@@ -26,27 +26,6 @@ POOLED: Final = "y_embedder.mlp.0.weight"
 COMFY_HEAD_WIDTH: Final = 64
 COMFY_VAE: Final = {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609}
 COMFY_SHIFT: Final = 3.0
-
-_NAMES: Final[Rules] = (
-    (r"^pos_embed\.pos_embed", "pos_embed"),
-    (r"^pos_embed\.proj", "x_embedder.proj"),
-    (r"^time_text_embed\.timestep_embedder\.linear_([12])", lambda match: f"t_embedder.mlp.{2 * int(match[1]) - 2}"),
-    (r"^time_text_embed\.text_embedder\.linear_([12])", lambda match: f"y_embedder.mlp.{2 * int(match[1]) - 2}"),
-    (r"^proj_out", "final_layer.linear"),
-    (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
-    (r"^transformer_blocks\.(\d+)\.(?=.*(add_|added_|context))", r"joint_blocks.\1.context_block."),
-    (r"^transformer_blocks\.(\d+)\.", r"joint_blocks.\1.x_block."),
-    (r"norm1(_context)?\.linear", "adaLN_modulation.1"),
-    (r"ff(_context)?\.net\.0\.proj", "mlp.fc1"),
-    (r"ff(_context)?\.net\.2", "mlp.fc2"),
-    (r"(attn2?)\.(?:to_|add_)([qkv])(?:_proj)?\.", r"\1.\2."),
-    (r"norm_(?:added_)?([qk])\.", r"ln_\1."),
-    (r"to_out\.0|to_add_out", "proj"),
-)
-_NAME: Final = (
-    r"pos_embed|(x_embedder\.proj|[ty]_embedder\.mlp\.[02]|context_embedder|final_layer\.(linear|adaLN_modulation\.1))\.\w+"
-    r"|joint_blocks\.\d+\.(x|context)_block\.(adaLN_modulation\.1|mlp\.fc[12]|attn2?\.([qkv]|ln_[qk]|proj))\.\w+"
-)
 
 
 def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
@@ -76,7 +55,7 @@ def write_single_file(folder: Path, file: Path, title: str) -> list[str]:
 
 def _transformer(tensors: Tensors) -> Tensors:
     """Return the network's weights by their published names: of queries, keys and values one matrix."""
-    named = renamed(TRANSFORMER, tensors, _NAMES, _NAME)
+    named = renamed(TRANSFORMER, tensors)
     last = max(int(name.split(".")[1]) for name in named if name.startswith("joint_blocks."))
     for queries in [name for name in named if re.search(r"attn2?\.q\.", name)]:
         parts = [named.pop(re.sub(r"\.q\.", f".{x}.", queries)) for x in "qkv"]

@@ -1,13 +1,14 @@
 """Writes a model as one file, in the layout of the program that Stable Diffusion came from (CompVis, "LDM").
 
 Reads <folder>/{unet,vae,text_encoder,scheduler}/; writes NAME.safetensors, and next to it NAME.yaml, the configuration
-that LDM's own programs build a model from (the keys of v2-inference-v.yaml in Stability-AI/stablediffusion). ComfyUI,
-A1111, Forge, kohya's scripts and diffusers' from_single_file read this layout. Programs tell v from noise prediction in
-different ways: by the keys `v_pred` and `ztsnr` (Forge and SD.Next; `ztsnr` also A1111), by the yaml (A1111), or by the
-metadata (SwarmUI). ComfyUI guesses it from one weight of Stable Diffusion 2, and takes all others for noise prediction:
-`notes` says where it is wrong. `python -m steps export` calls it.
+that LDM's own programs build a model from. ComfyUI, A1111, Forge, kohya's scripts and diffusers' from_single_file read
+this layout, whose names are in single_file.yaml. Programs tell v from noise prediction in different ways: by the keys
+`v_pred` and `ztsnr` (Forge and SD.Next; `ztsnr` also A1111), by the yaml (A1111), or by the metadata (SwarmUI). ComfyUI
+guesses it from one weight of Stable Diffusion 2, and takes all others for noise prediction: `notes` says where it is
+wrong. `python -m steps export` calls it.
 """
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from steps.model.pretrained import scheduler_config
 Tensors = dict[str, torch.Tensor]
 Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
+TABLES: Final[dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 V_KEY: Final = "v_pred"
 ZERO_SNR_KEY: Final = "ztsnr"
 # OpenCLIP's layout has 24 layers, of which Stable Diffusion 2 uses the first 23; readers skip the last.
@@ -37,56 +39,6 @@ KNOWN_SHAPES: Final = {768: (12, [320, 640, 1280, 1280]), 1024: (OPENCLIP_LAYERS
 # From its spread ComfyUI tells what Stable Diffusion 2 predicts (comfy/supported_models.py, SD20).
 COMFY_WEIGHT: Final = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 COMFY_V_ABOVE: Final = 0.09
-
-_IN_RESNET: Final = (
-    (r"norm1", "in_layers.0"),
-    (r"conv1", "in_layers.2"),
-    (r"norm2", "out_layers.0"),
-    (r"conv2", "out_layers.3"),
-    (r"time_emb_proj", "emb_layers.1"),
-    (r"conv_shortcut", "skip_connection"),
-)
-_UNET_ENDS: Final = (
-    (r"^time_embedding\.linear_([12])", lambda match: f"time_embed.{2 * int(match[1]) - 2}"),
-    (r"^conv_in", "input_blocks.0.0"),
-    (r"^conv_norm_out", "out.0"),
-    (r"^conv_out", "out.2"),
-)
-_UNET_NAME: Final = r"(time_embed|out)\.\d\.\w+|(input_blocks|output_blocks|middle_block)(\.\d+){1,2}\.(?!.*resnets).+"
-# The second names of attention are diffusers' before 0.12, which published VAEs still have.
-_VAE: Final = (
-    (r"mid_block\.resnets\.(\d)", lambda match: f"mid.block_{int(match[1]) + 1}"),
-    (r"mid_block\.attentions\.0", "mid.attn_1"),
-    (r"_blocks\.(\d+)\.resnets", r".\1.block"),
-    (r"_blocks\.(\d+)\.(down|up)samplers\.0", r".\1.\2sample"),
-    (r"conv_norm_out", "norm_out"),
-    (r"conv_shortcut", "nin_shortcut"),
-    (r"group_norm", "norm"),
-    (r"to_q|query", "q"),
-    (r"to_k|key", "k"),
-    (r"to_v|value", "v"),
-    (r"to_out\.0|proj_attn", "proj_out"),
-)
-_VAE_NAME: Final = (
-    r"(post_)?quant_conv\.\w+|(encoder|decoder)\.((conv_in|conv_out|norm_out)\.\w+"
-    r"|(mid\.block_\d|mid\.attn_1|(down|up)\.\d+\.(block\.\d+|downsample|upsample))\.\w+\.\w+)"
-)
-_OPENCLIP: Final = (
-    (r"^text_model\.", ""),
-    (r"^embeddings\.token_embedding", "token_embedding"),
-    (r"^embeddings\.position_embedding\.weight", "positional_embedding"),
-    (r"^final_layer_norm", "ln_final"),
-    (r"^encoder\.layers", "transformer.resblocks"),
-    (r"layer_norm([12])", r"ln_\1"),
-    (r"mlp\.fc1", "mlp.c_fc"),
-    (r"mlp\.fc2", "mlp.c_proj"),
-    (r"self_attn\.([qkv])_proj\.", r"attn.\1_"),
-    (r"self_attn", "attn"),
-)
-_OPENCLIP_NAME: Final = (
-    r"token_embedding\.weight|positional_embedding|ln_final\.\w+"
-    r"|transformer\.resblocks\.\d+\.(ln_[12]\.\w+|mlp\.c_(fc|proj)\.\w+|attn\.([qkv]_|out_proj\.)\w+)"
-)
 DEFAULT_SCALING: Final = 0.18215
 
 
@@ -127,7 +79,7 @@ def layout(described: FolderConfigs, unet: Tensors, vae: Tensors, text: Tensors)
         named_text = {f"cond_stage_model.model.{name}": tensor for name, tensor in _openclip(described, text).items()}
     else:
         named_text = {f"cond_stage_model.transformer.{name}": tensor for name, tensor in text.items()}
-    named_unet = renamed("unet", unet, _unet_rules(described.unet), _UNET_NAME)
+    named_unet = renamed(UNET, unet, _counted(described.unet))
     all_named = {f"model.diffusion_model.{name}": tensor for name, tensor in named_unet.items()}
     return all_named | vae_layout(described.vae, vae) | named_text
 
@@ -140,7 +92,7 @@ def vae_layout(config: Mapping[str, Any], vae: Tensors) -> Tensors:
         return f"up_blocks.{len(config['block_out_channels']) - 1 - int(match[1])}"
 
     numbered = {re.sub(r"up_blocks\.(\d+)", from_finest, name): tensor for name, tensor in vae.items()}
-    placed = renamed("vae", numbered, _VAE, _VAE_NAME)
+    placed = renamed(VAE, numbered)
     for name, tensor in placed.items():
         if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", name):
             placed[name] = tensor[:, :, None, None] if tensor.dim() == 2 else tensor
@@ -167,8 +119,8 @@ def notes(described: FolderConfigs, tensors: Tensors) -> Iterator[str]:
         )
 
 
-def _unet_rules(config: Mapping[str, Any]) -> Rules:
-    """Return where a UNet's modules go: its blocks are counted through, and downsamplers are blocks of their own."""
+def _counted(config: Mapping[str, Any]) -> Rules:
+    """Return where a UNet's blocks go: they are counted through, and downsamplers are blocks of their own."""
     if not isinstance(config["layers_per_block"], int):
         raise StepError("unet/config.json: layers_per_block: a single file has as many layers in every block")
     size = config["layers_per_block"] + 1
@@ -181,14 +133,11 @@ def _unet_rules(config: Mapping[str, Any]) -> Rules:
         return f"output_blocks.{int(match[1]) * size + size - 1}.{1 + attends}.conv"
 
     return (
-        *_UNET_ENDS,
         (
             r"^down_blocks\.(\d+)\.downsamplers\.0\.conv",
             lambda match: f"input_blocks.{(int(match[1]) + 1) * size}.0.op",
         ),
         (r"^up_blocks\.(\d+)\.upsamplers\.0\.conv", upsampler),
-        (r"^mid_block\.resnets\.(\d)", lambda match: f"middle_block.{2 * int(match[1])}"),
-        (r"^mid_block\.attentions\.(\d)", lambda match: f"middle_block.{2 * int(match[1]) + 1}"),
         (r"(?<=^down)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)", place(1)),
         (r"(?<=^up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)", place(0)),
         (r"^down(?=\.)", "input_blocks"),
@@ -205,7 +154,7 @@ def _openclip(described: FolderConfigs, text: Tensors) -> Tensors:
         )
     # A buffer of 0, 1, 2, ...: not learnt, and made anew by every reader.
     learnt = {name: tensor for name, tensor in text.items() if not name.endswith("position_ids")}
-    placed = renamed("text_encoder", learnt, _OPENCLIP, _OPENCLIP_NAME)
+    placed = renamed(TEXT_ENCODER, learnt)
     for layer in range(layers):
         for kind in ("weight", "bias"):
             attention = f"transformer.resblocks.{layer}.attn."
@@ -214,14 +163,14 @@ def _openclip(described: FolderConfigs, text: Tensors) -> Tensors:
     return placed | {"text_projection": torch.eye(width, dtype=placed["positional_embedding"].dtype)}
 
 
-def renamed(part: str, tensors: Tensors, rules: Rules, form: str) -> Tensors:
-    """Return tensors by their new names, each of which must have a form; two never share one."""
-    placed: Tensors = {}
+def renamed(part: str, tensors: Tensors, counted: Rules = ()) -> Tensors:
+    """Return a part's tensors by their new names, each of one of the part's forms; two never share one."""
+    table, placed = TABLES[part], Tensors()
     for name, tensor in tensors.items():
-        new = name
-        for pattern, place in (*(_IN_RESNET if part == UNET and ".resnets." in name else ()), *rules):
+        new, in_resnet = name, table.get("resnets", {}) if ".resnets." in name else {}
+        for pattern, place in (*in_resnet.items(), *table["names"].items(), *counted):
             new = re.sub(pattern, place, new)
-        if new in placed or not re.fullmatch(form, new):
+        if new in placed or not re.fullmatch("|".join(table["forms"]), new):
             raise StepError(f"{part}: the layout of a single file has no place for {name}")
         placed[new] = tensor
     return placed
@@ -260,25 +209,22 @@ def _ldm_config(described: FolderConfigs) -> dict[str, Any]:
     unet, vae, schedule = described.unet, described.vae, described.schedule
     text = {"freeze": True, "layer": "penultimate"} if described.is_openclip else {}
     module = "FrozenOpenCLIPEmbedder" if described.is_openclip else "FrozenCLIPEmbedder"
-    params = {
+    model = copy.deepcopy(TABLES["ldm"])
+    params = model["params"]
+    params |= {
         "parameterization": "v" if described.predicts_v else "eps",
         "linear_start": schedule["beta_start"],
         "linear_end": schedule["beta_end"],
         "timesteps": schedule["num_train_timesteps"],
-        "num_timesteps_cond": 1,
-        "first_stage_key": "jpg",
-        "cond_stage_key": "txt",
         "image_size": unet.get("sample_size") or 64,
         "channels": unet["in_channels"],
-        "cond_stage_trainable": False,
-        "conditioning_key": "crossattn",
         "scale_factor": vae.get("scaling_factor", DEFAULT_SCALING),
-        "use_ema": False,
-        "unet_config": {"target": "ldm.modules.diffusionmodules.openaimodel.UNetModel", "params": _unet(unet)},
-        "first_stage_config": {"target": "ldm.models.autoencoder.AutoencoderKL", "params": _vae(vae)},
         "cond_stage_config": {"target": f"ldm.modules.encoders.modules.{module}", "params": text},
     }
-    return {"model": {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": params}}
+    params["unet_config"]["params"] |= _unet(unet)
+    params["first_stage_config"]["params"]["embed_dim"] = vae["latent_channels"]
+    params["first_stage_config"]["params"]["ddconfig"] |= _vae(vae)
+    return {"model": model}
 
 
 def _unet(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,7 +233,6 @@ def _unet(config: Mapping[str, Any]) -> dict[str, Any]:
     # diffusers calls the number of heads attention_head_dim.
     of_heads = {"num_heads": heads} if isinstance(heads, int) else {"num_head_channels": channels[0] // heads[0]}
     return {
-        "image_size": 32,
         "in_channels": config["in_channels"],
         "out_channels": config["out_channels"],
         "model_channels": channels[0],
@@ -295,19 +240,14 @@ def _unet(config: Mapping[str, Any]) -> dict[str, Any]:
         "num_res_blocks": config["layers_per_block"],
         "channel_mult": [width // channels[0] for width in channels],
         **of_heads,
-        "use_spatial_transformer": True,
         "use_linear_in_transformer": bool(config.get("use_linear_projection")),
-        "transformer_depth": 1,
         "context_dim": config["cross_attention_dim"],
-        "use_checkpoint": False,
-        "legacy": False,
     }
 
 
 def _vae(config: Mapping[str, Any]) -> dict[str, Any]:
     channels = config["block_out_channels"]
-    details = {
-        "double_z": True,
+    return {
         "z_channels": config["latent_channels"],
         "resolution": config.get("sample_size") or 256,
         "in_channels": config["in_channels"],
@@ -315,7 +255,4 @@ def _vae(config: Mapping[str, Any]) -> dict[str, Any]:
         "ch": channels[0],
         "ch_mult": [width // channels[0] for width in channels],
         "num_res_blocks": config["layers_per_block"],
-        "attn_resolutions": [],
-        "dropout": 0.0,
     }
-    return {"embed_dim": config["latent_channels"], "ddconfig": details, "lossconfig": {"target": "torch.nn.Identity"}}

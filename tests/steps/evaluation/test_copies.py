@@ -16,7 +16,7 @@ from safetensors.numpy import load
 from params.heldout import is_heldout
 from params.layout import COPIES, COPIES_REAL, COPIES_REPEATED, DESCRIPTORS, LATENTS, REFERENCE
 from params.programs import EncodeArguments, EvaluateArguments
-from shapes import captions, picture_set
+from shapes import captions
 from steps.artifact import publish
 from steps.container import Cluster, Container
 from steps.data.encoding.decoding import decode, planned_samples
@@ -42,6 +42,7 @@ from steps.evaluation.results import Entries
 from steps.evaluation.training_pictures import TrainingPictures
 from steps.model.pretrained import load_vae
 from steps.ray_cluster import leading
+from tests.shapes.stored import as_stored
 from tests.steps.data.shapes_shards import PRETRAINED, write_shards
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:::ray")]
@@ -129,7 +130,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def stored(of: list[captions.Caption]) -> Pictures:
-    return np.stack([picture_set.as_stored(caption) for caption in of])
+    return np.stack([as_stored(caption) for caption in of])
 
 
 def trained(world: World) -> list[captions.Caption]:

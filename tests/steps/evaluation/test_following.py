@@ -8,13 +8,14 @@ from scipy.stats import beta
 
 from params.layout import PROMPT_FOLLOWING
 from params.programs import EvaluateArguments
-from shapes import captions, picture_set
+from shapes import captions
 from steps.errors import StepError
 from steps.evaluation.captions import Prompt
 from steps.evaluation.following import PromptFollowing
 from steps.evaluation.generation import ModelSource, PictureSet, Work
 from steps.evaluation.generator import SamplingSettings
 from steps.evaluation.reference import Pictures
+from tests.shapes.stored import as_stored
 
 _, HELDOUT = captions.divided(captions.every())
 ARGUMENTS = EvaluateArguments(following="shapes")
@@ -30,7 +31,7 @@ class RealPictures:
         return len(HELDOUT)
 
     def read(self, rows: range) -> Pictures:
-        return np.stack([picture_set.as_stored(HELDOUT[row]) for row in rows])
+        return np.stack([as_stored(HELDOUT[row]) for row in rows])
 
 
 def judged(texts: list[str]) -> PromptFollowing:
@@ -51,7 +52,7 @@ def test_the_shares_are_those_that_were_planted(tmp_path: Path) -> None:
     prompts = [Prompt(index, one.text(), index, None) for index, one in enumerate(asked)]
     drawing = SamplingSettings(1.0, 1, "ddim", 64, 64)
     row = PictureSet("trained", ModelSource(tmp_path, ""), drawing, prompts, tmp_path / "drawn", {}, "")
-    row.store().write(row.indices, np.stack([picture_set.as_stored(one) for one in drawn]))
+    row.store().write(row.indices, np.stack([as_stored(one) for one in drawn]))
     following, work = judged([one.text() for one in asked]), Work([row], ARGUMENTS)
     assert following.planned(work, tmp_path) is work
     entries = following.entries(work)

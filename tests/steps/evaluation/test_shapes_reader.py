@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from shapes import captions, picture_set, pictures
+from shapes import captions, pictures
 from shapes.captions import Caption
 from steps.errors import StepError
 from steps.evaluation.copies import redraw
 from steps.evaluation.reference import Pictures
 from steps.evaluation.shapes_reader import ShapesReader, parse
 from steps.model.pretrained import load_vae
+from tests.shapes.stored import as_stored
 
 GRID = captions.every()
 SEEN, HELDOUT = captions.divided(GRID)
@@ -22,7 +23,7 @@ PRETRAINED = Path("shapes/models/pretrained")
 
 
 def stored(of: Sequence[Caption]) -> Pictures:
-    return np.stack([picture_set.as_stored(caption) for caption in of])
+    return np.stack([as_stored(caption) for caption in of])
 
 
 def texts(of: Sequence[Caption]) -> list[str]:
@@ -40,7 +41,7 @@ def test_every_caption_says_what_the_world_means() -> None:
 
 
 def test_every_picture_that_the_world_draws_is_read_to_the_letter(reader: ShapesReader) -> None:
-    wrong = [one for one in SEEN[::3] if reader.read(picture_set.as_stored(one)) != [parse(one.text())]]
+    wrong = [one for one in SEEN[::3] if reader.read(as_stored(one)) != [parse(one.text())]]
     assert not wrong
 
 
@@ -52,7 +53,7 @@ def test_pictures_that_went_through_the_model_s_own_vae_are_read_as_well(reader:
 def test_noise_as_a_model_leaves_it_changes_no_verdict(reader: ShapesReader) -> None:
     draws = np.random.default_rng(0)
     for caption in SEEN[::50]:
-        noisy = picture_set.as_stored(caption) + draws.normal(0, 15, (64, 64, 3))
+        noisy = as_stored(caption) + draws.normal(0, 15, (64, 64, 3))
         assert all(reader.verdict(noisy.clip(0, 255).astype(np.uint8), caption.text()).values())
 
 
@@ -72,21 +73,21 @@ def test_a_wrong_word_is_wrong_in_its_kinds_alone(reader: ShapesReader, word: st
         for other in others.get(word, captions.COLOURS):
             drawn = asked._replace(**{word: other})
             if other != getattr(asked, word) and drawn.colour != drawn.background:
-                verdict = reader.verdict(picture_set.as_stored(drawn), asked.text())
+                verdict = reader.verdict(as_stored(drawn), asked.text())
                 assert {kind for kind, is_right in verdict.items() if not is_right} == wrong
 
 
 def test_swapped_colours_are_no_binding(reader: ShapesReader) -> None:
     for asked in SEEN[::97]:
         drawn = asked._replace(colour=asked.background, background=asked.colour)
-        verdict = reader.verdict(picture_set.as_stored(drawn), asked.text())
+        verdict = reader.verdict(as_stored(drawn), asked.text())
         assert verdict["object"] and verdict["place"] and not verdict["colour"] and not verdict["binding"]
 
 
 def test_nothing_a_shape_without_a_name_and_two_things_are_not_what_was_asked(reader: ShapesReader) -> None:
     asked = Caption("small", "red", "circle", "on the left", "white")
     empty = np.full((64, 64, 3), pictures.RGB["white"], np.uint8)
-    moon = picture_set.as_stored(asked._replace(shape=captions.NEW_SHAPE))
+    moon = as_stored(asked._replace(shape=captions.NEW_SHAPE))
     for drawn in (empty, moon, both(asked, asked._replace(shape="star", place="on the right"))):
         assert not any(reader.verdict(drawn, asked.text()).values())
     assert reader.read(empty) == []

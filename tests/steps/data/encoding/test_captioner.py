@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from transformers import (
     CLIPImageProcessorPil,
+    CLIPTokenizer,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -18,10 +19,10 @@ from transformers import (
 )
 
 from params.programs import RecaptionArguments
-from shapes import captions, picture_set
-from shapes.tokenizer import train as train_tokenizer
+from shapes import captions
 from steps.data.encoding.captioner import Captioner, caption_of
 from steps.errors import StepError
+from tests.shapes.stored import as_stored, long_text
 from tests.steps.data.shapes_shards import PRETRAINED
 
 CAPTIONER = PRETRAINED.parent.parent / "captioner"
@@ -35,7 +36,7 @@ def drawn(count: int) -> list[captions.Caption]:
 
 
 def pictures(chosen: list[captions.Caption]) -> list[Image.Image]:
-    return [Image.fromarray(picture_set.as_stored(caption)) for caption in chosen]
+    return [Image.fromarray(as_stored(caption)) for caption in chosen]
 
 
 def settings(**changes: Any) -> RecaptionArguments:
@@ -46,7 +47,7 @@ def settings(**changes: Any) -> RecaptionArguments:
 def test_the_small_captioner_reads_pictures_that_no_training_saw() -> None:
     chosen = drawn(60)
     written = Captioner(CAPTIONER, settings()).write(pictures(chosen))
-    right = [text == caption.long_text() for text, caption in zip(written, chosen, strict=True)]
+    right = [text == long_text(caption) for text, caption in zip(written, chosen, strict=True)]
     assert sum(right) >= 0.9 * len(right)
 
 
@@ -72,7 +73,7 @@ def test_what_a_model_wrote_is_a_caption_or_nothing(text: str, ended: bool, expe
 
 def write_chat_model(folder: Path) -> Path:
     """Write an untrained LLaVA of some thousand weights, whose processor has a chat template."""
-    base = train_tokenizer([caption.text() for caption in captions.every()])
+    base = CLIPTokenizer.from_pretrained(PRETRAINED / "tokenizer")
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=base.backend_tokenizer, pad_token="!", eos_token="<|endoftext|>"
     )

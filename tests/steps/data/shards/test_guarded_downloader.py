@@ -30,6 +30,8 @@ class HerePool:
 
     def __init__(self, maker: ShardMaker) -> None:
         self._maker = maker
+        # Pictures that are there already need no addresses.
+        maker.prepare(lambda: None, Path())
 
     def run(self, tasks: Iterator[TableSlice], is_retry: bool) -> Iterator[tuple[int, VerifiedShard]]:
         for task in tasks:

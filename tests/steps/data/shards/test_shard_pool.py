@@ -23,8 +23,8 @@ class Maker(ShardMaker):
         super().__init__(DownloadArguments(url_table="", shards_uri=str(folder)), Blocklist())
         self.folder = folder
 
-    def prepare(self, on_row: Callable[[], None] | None = None, names_file: Path | None = None) -> None:
-        self.on_row = on_row or (lambda: None)
+    def prepare(self, on_row: Callable[[], None], names_file: Path) -> None:
+        self.on_row = on_row
         (self.folder / f"pid-{os.getpid()}").touch()
 
     def make(self, task: TableSlice) -> VerifiedShard:
