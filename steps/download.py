@@ -7,8 +7,8 @@ manifest, last, to the output `shards`.
     python -m steps download --url-table s3://BUCKET/urls/ --shards-uri s3://BUCKET/shards
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from params.arguments import parse
 from params.layout import MANIFEST_FILE, SHARDS
@@ -20,6 +20,8 @@ from steps.data.shards.guarded_downloader import ShardMaker
 from steps.data.shards.shard_pool import ShardPool, cluster_pool, host_pool
 from steps.data.shards.shards_artifact import ShardsManifest
 from steps.progress import Progress
+
+PoolOf = Callable[[ShardMaker, Callable[[int], None]], AbstractContextManager[ShardPool]]
 
 
 def main(argv: list[str]) -> int:
@@ -46,6 +48,16 @@ def main(argv: list[str]) -> int:
 
 def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> ShardsManifest:
     """Make the shards that are missing; return the manifest of all of them."""
+    if len(cluster.hosts) == 1:
+        return _download(arguments, lambda maker, count: host_pool(maker, arguments.processes, count))
+    from steps.ray_cluster import leading
+
+    # The others wait for this host, although nothing may be left to do; and they share the work on the whole table.
+    with leading(cluster, job_name, arguments.host_wait_s):
+        return _download(arguments, lambda maker, count: nullcontext(cluster_pool(maker, arguments.processes, count)))
+
+
+def _download(arguments: DownloadArguments, pool_of: PoolOf) -> ShardsManifest:
     collection = Collection(arguments)
     shards = collection.finished()
     total, left = collection.table.rows, collection.rows_left(shards)
@@ -61,34 +73,10 @@ def download(arguments: DownloadArguments, cluster: Cluster, job_name: str) -> S
             fetched, in_shards = max(fetched, new_fetched), in_shards + more_in_shards
             progress.set(min(done + max(fetched, in_shards), total - 1))
 
-        with _pool(collection.maker(), arguments, cluster, job_name, count) as pool:
+        with pool_of(collection.maker(), count) as pool:
             progress.troubles = sick_hosts = pool.health.sick
             collection.collect(pool, shards, lambda rows: count(0, rows))
-    elif len(cluster.hosts) > 1:
-        from steps.ray_cluster import leading
-
-        # The others wait for this host, although nothing is left to do.
-        with leading(cluster, job_name, arguments.host_wait_s):
-            pass
     for cause, words in collection.table.oddities.examples.items():
         print(f"{cause}, for example: {words}", flush=True)
     progress.set(total)
     return collection.manifest(shards).model_copy(update={"sick_hosts": sick_hosts})
-
-
-@contextmanager
-def _pool(
-    maker: ShardMaker,
-    arguments: DownloadArguments,
-    cluster: Cluster,
-    job_name: str,
-    on_progress: Callable[[int], None],
-) -> Iterator[ShardPool]:
-    if len(cluster.hosts) == 1:
-        with host_pool(maker, arguments.processes, on_progress) as pool:
-            yield pool
-        return
-    from steps.ray_cluster import leading
-
-    with leading(cluster, job_name, arguments.host_wait_s):
-        yield cluster_pool(maker, arguments.processes, on_progress)

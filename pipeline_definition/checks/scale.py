@@ -1,4 +1,4 @@
-"""Does a run fit at its size: steps into their time limits, shards and indexes into memory, files into a folder?
+"""Does a run fit at its size: steps into their limits, shards and indexes into memory, files into a folder or a volume?
 
 Reads a parameter set, a definition, the parameters of one start and the price file; writes nothing. Checked is what a
 setting can mend: no setting decides what memory screening takes, or how many DNS packets and reads of source shards
@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from params.divisors import largest_divisor
+from params.instances import has_local_disk
 from params.settings import Settings
+from params.spilling import spilled_bytes
 from pipeline_definition.checks.budget import job_key
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.cost.forecast import forecast
@@ -60,6 +62,8 @@ def scale_findings(
     yield from _time_findings(definition, jobs, hours)
     for job in jobs:
         work = bill.workload.phase_of(job.step)
+        if job.program == "download":
+            yield from _spill_findings(settings, definition, job, bill.workload.rows)
         if job.program == "encode":
             yield from _shard_findings(settings, job, work)
         elif job.program == "train" and not job.choices:
@@ -84,6 +88,16 @@ def _time_findings(
             longer = f"set it to {suggested_s}, or set " if suggested_s <= LONGEST_JOB_S else "set "
             fix = f"{longer}{job.count_parameter} to {hosts}: {TIME_MARGIN:g} times the forecast is the least"
             yield Finding(f"{job_key(job.step)}.max_runtime_s", problem, fix, blocking=job.kind != "training")
+
+
+def _spill_findings(settings: Settings, definition: Mapping[str, Any], job: PlannedJob, rows: int) -> Iterator[Finding]:
+    """Check that the temporary files of the passes over a whole table fit on a volume."""
+    [step] = (one for one in all_steps(definition["Steps"]) if one["Name"] == job.step)
+    room_gb = as_integer(step["Arguments"]["ProcessingResources"]["ClusterConfig"].get("VolumeSizeInGB"))
+    needed_gb = math.ceil(spilled_bytes(rows, settings.download.dedup) / GIB)
+    if room_gb < needed_gb and not has_local_disk(job.instance.name):
+        problem = f"{rows:,} rows take {needed_gb:,} GB of disk while they are compared, and a volume has {room_gb:,}"
+        yield Finding(f"{job_key(job.step)}.volume_size_gb", problem, f"set it to {needed_gb} or more")
 
 
 def _shard_findings(settings: Settings, job: PlannedJob, work: PhaseWork) -> Iterator[Finding]:

@@ -16,11 +16,12 @@ import numpy as np
 from params.filters import FILTERS, Filter
 from params.model import Decides
 from params.programs import DownloadArguments
+from params.spilling import spilled_bytes
 from steps.artifact import Artifact, Identity, digest
 from steps.data.collecting import release_0_1
 from steps.data.collecting.deduplication import mark_samples
 from steps.data.collecting.fates import FateBook
-from steps.data.collecting.parts import hash_shift
+from steps.data.collecting.parts import hash_shift, require_room
 from steps.data.collecting.pending import Pending, next_pending, tasks
 from steps.data.collecting.screening import Screening, screen
 from steps.data.collecting.standing import TableStanding
@@ -45,9 +46,10 @@ class Collection:
     """The shards of one table under one prefix."""
 
     def __init__(self, arguments: DownloadArguments) -> None:
-        """Open the table. Raises StepError where it or the blocklist cannot be used."""
+        """Open the table. Raises StepError where it or the blocklist cannot be used, or the disk is too small."""
         self._arguments = arguments
         self.table = UrlTable(arguments.url_table, arguments, row_checks_columns(arguments))
+        require_room(spilled_bytes(self.table.rows, arguments.dedup))
         self._blocklist = read_blocklist(arguments.blocklist_uri, arguments.max_hash_distance)
         self._limits = limits_of(arguments, self._blocklist)
         extent = arguments.deciding(arguments.names(Decides.EXTENT))

@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from steps.data.causes import Cause
 from steps.data.collecting.fates import MARKS
 from steps.data.collecting.parts import Records, RowBytes, Rows, SpilledParts, hash_shift, shared
+from steps.data.collecting.spread import spread
 from steps.data.collecting.standing import IS_ROW
 from steps.data.parquet import read_parquet
 from steps.data.pictures.perceptual_hash import COLOUR_BYTES, COLOURS
@@ -27,6 +29,8 @@ from steps.data.shards.verification import write_samples
 from steps.data.storage import Storage
 
 Mask = npt.NDArray[np.bool_]
+Marks = npt.NDArray[np.uint8]
+Shards = Sequence[VerifiedShard]
 
 TABLES_AT_ONCE: Final = 64
 ODD: Final = np.uint64(0x9E3779B97F4A7C15)
@@ -76,20 +80,31 @@ def mark_samples(
     if dedup == "perceptual":
         _mark(marks, near_duplicates(looks, max_distance), Cause.NEAR_DUPLICATE)
     if dedup != "url":
-        _mark(marks, (part["place"][_repeated(part, part["exact"])] for part in looks), Cause.DUPLICATE_PICTURE)
+        same = spread(_same, ((part, "exact") for part in looks))
+        _mark(marks, (places for places, _ in same), Cause.DUPLICATE_PICTURE)
     marked: list[VerifiedShard] = []
     of_rows: Counter[str] = Counter()
-    for shard, table, part in _tables(storage, shards, marks):
+    pieces = ((storage, some, marks[places]) for some, places in _pieces(shards))
+    for some, counts in spread(_write_marks, pieces):
+        marked += some
+        of_rows += counts
+    return marked, of_rows
+
+
+def _write_marks(storage: Storage, shards: Shards, marks: Marks) -> tuple[list[VerifiedShard], Counter[str]]:
+    """Mark the samples of some shards; return what mark_samples does."""
+    marked: list[VerifiedShard] = []
+    for shard, content, part in _tables(storage, shards, marks):
         causes = part & ~np.uint8(IS_ROW)
         wanted = _CAUSES.take(pa.array(causes))
-        if not table["dropped"].combine_chunks().equals(wanted):
+        if not read_parquet(content, ["dropped"])["dropped"].combine_chunks().equals(wanted):
+            table = read_parquet(content)
             place = table.schema.get_field_index("dropped")
             write_samples(storage, shard.name.removesuffix(".tar"), table.set_column(place, "dropped", wanted))
         counts = _counted(causes)
-        of_rows += _counted(causes[part >= IS_ROW])
-        update = {"samples": len(table) - counts.total(), "dropped": dict(sorted(counts.items()))}
+        update = {"samples": len(part) - counts.total(), "dropped": dict(sorted(counts.items()))}
         marked.append(shard.model_copy(update=update))
-    return marked, of_rows
+    return marked, _counted(marks[marks >= IS_ROW] & ~np.uint8(IS_ROW))
 
 
 def _counted(causes: npt.NDArray[np.uint8]) -> Counter[str]:
@@ -107,45 +122,66 @@ def _mark(marks: RowBytes, some: Iterable[Rows], cause: Cause) -> None:
 
 def _looks(storage: Storage, shards: Sequence[VerifiedShard], marks: RowBytes, blocklist: Blocklist) -> SpilledParts:
     """Return LOOK of the samples that count so far, by their bytes; mark those that the blocklist has."""
-    looks, first = SpilledParts(LOOK, hash_shift(len(marks))), 0
-    for _, table, part in _tables(storage, shards, marks):
+    looks = SpilledParts(LOOK, hash_shift(len(marks)))
+    pieces = ((storage, some, marks[places], blocklist, places.start) for some, places in _pieces(shards))
+    for (found, part), (_, places) in zip(spread(_read_looks, pieces), _pieces(shards), strict=True):
+        marks[places][:] = part
+        looks.add(found["exact"], found)
+    return looks
+
+
+def _read_looks(
+    storage: Storage, shards: Shards, marks: Marks, blocklist: Blocklist, first: int
+) -> tuple[Records, Marks]:
+    """Return LOOK of the samples of some shards, the first at this place, and their marks."""
+    marks, looks = np.array(marks), [np.empty(0, LOOK)]
+    for _, content, part in _tables(storage, shards, marks):
+        table = read_parquet(content, ["sha256", *OPTIONAL_COLUMNS])
         facts = {
             name: table[name].combine_chunks() if name in table.column_names else pa.nulls(len(table), kind)
             for name, kind in OPTIONAL_COLUMNS.items()
         }
-        is_blocked = blocklist.blocked(table["sha256"].to_pylist(), facts["perceptual_hash"].to_pylist())
-        part[is_blocked & (part & ~np.uint8(IS_ROW) == 0)] |= MARKS.index(Cause.BLOCKED_PICTURE)
+        if blocklist.sha256 or blocklist.hashes is not None:
+            is_blocked = blocklist.blocked(table["sha256"].to_pylist(), facts["perceptual_hash"].to_pylist())
+            part[is_blocked & (part & ~np.uint8(IS_ROW) == 0)] |= MARKS.index(Cause.BLOCKED_PICTURE)
         width, height, hashes = (facts[name].fill_null(0).to_numpy() for name in list(facts)[:3])
         found = np.empty(len(table), LOOK)
         found["place"] = np.arange(first, first + len(table))
         found["pixels"] = width.astype(np.int64) * height
         # Of two billion samples, one in expectation every ten runs shares 64 bits with another by chance.
-        digits = "".join(pc.utf8_slice_codeunits(table["sha256"].cast(pa.string()), 0, 16).to_pylist())
-        found["exact"] = np.frombuffer(bytes.fromhex(digits), ">u8")
+        digits = pc.utf8_slice_codeunits(table["sha256"].cast(pa.string()), 0, 16).combine_chunks().buffers()[2]
+        found["exact"] = np.frombuffer(bytes.fromhex(memoryview(digits or b"").tobytes().decode()), ">u8")
         found["hash"] = hashes
         found["is_known"] = np.asarray(facts["perceptual_hash"].is_valid()) & ~np.isin(hashes, FLAT_HASHES)
-        colours = b"".join(facts["colour_layout"].fill_null(bytes(COLOUR_BYTES)).to_pylist())
-        found["colours"] = np.frombuffer(colours, np.uint8).reshape(-1, COLOUR_BYTES)
+        colours = pc.fill_null(facts["colour_layout"], bytes(COLOUR_BYTES))
+        places = slice(colours.offset, colours.offset + len(table))
+        found["colours"] = np.frombuffer(colours.buffers()[1], np.uint8).reshape(-1, COLOUR_BYTES)[places]
         found["has_colours"] = np.asarray(facts["colour_layout"].is_valid())
-        found = found[part & ~np.uint8(IS_ROW) == 0]
-        looks.add(found["exact"], found)
+        looks.append(found[part & ~np.uint8(IS_ROW) == 0])
         first += len(table)
-    return looks
+    return np.concatenate(looks), marks
 
 
-def _tables(
-    storage: Storage, shards: Sequence[VerifiedShard], marks: RowBytes
-) -> Iterator[tuple[VerifiedShard, pa.Table, npt.NDArray[np.uint8]]]:
-    """Yield the shards with their tables of samples, and the marks of these."""
+def _pieces(shards: Sequence[VerifiedShard]) -> Iterator[tuple[Sequence[VerifiedShard], slice]]:
+    """Yield some shards at a time, and the places of their samples among all."""
     first = 0
     for start in range(0, len(shards), TABLES_AT_ONCE):
-        part = shards[start : start + TABLES_AT_ONCE]
-        names = [shard.name.removesuffix(".tar") + SAMPLES_SUFFIX for shard in part]
-        contents = storage.read_many(names)
-        for shard, name in zip(part, names, strict=True):
-            table = read_parquet(contents[name])
-            yield shard, table, marks[first : first + len(table)]
-            first += len(table)
+        some = shards[start : start + TABLES_AT_ONCE]
+        stop = first + sum(shard.samples + sum(shard.dropped.values()) for shard in some)
+        yield some, slice(first, stop)
+        first = stop
+
+
+def _tables(storage: Storage, shards: Shards, marks: Marks) -> Iterator[tuple[VerifiedShard, bytes, Marks]]:
+    """Yield the shards with their tables of samples, as they are stored, and the marks of these."""
+    names = [shard.name.removesuffix(".tar") + SAMPLES_SUFFIX for shard in shards]
+    contents, first = storage.read_many(names), 0
+    for shard, name in zip(shards, names, strict=True):
+        rows = pq.read_metadata(pa.BufferReader(contents[name])).num_rows
+        yield shard, contents[name], marks[first : first + rows]
+        first += rows
+    if first != len(marks):
+        raise ValueError(f"{names[0]} to {names[-1]} have {first} samples, where {len(marks)} were made")
 
 
 def _repeated(looks: Records, *keys: npt.NDArray[Any]) -> Rows:
@@ -166,19 +202,25 @@ def near_duplicates(looks: SpilledParts, max_distance: int) -> Iterator[Rows]:
 
     Their hashes differ in at most `max_distance` bits (0 to 3), and their colours in no more than COLOUR_TOLERANCE.
 
-    Two hashes that differ in d bits agree in d of 2 d parts of 64 / (2 d) bits: so only those that share some 32 bits
-    are compared (Manku, Jain, Das Sarma 2007, https://doi.org/10.1145/1242572.1242592).
+    Two hashes that differ in d bits agree in all but d of any parts of them: so only those that share some parts are
+    compared (Manku, Jain, Das Sarma 2007, https://doi.org/10.1145/1242572.1242592).
     """
     # What looks the same to the bit is compared with others once.
-    different = SpilledParts(LOOK, looks.shift)
-    for part in _by_band(looks, np.uint64(2**BITS - 1)):
-        again = _repeated(part, part["hash"], part["has_colours"], *np.ascontiguousarray(part["colours"]).view("u4").T)
-        yield part["place"][again]
-        others = np.delete(part, again)
+    different, samples = SpilledParts(LOOK, looks.shift), 0
+    alike = ((part, "hash", "has_colours", "colours") for part in _by_band(looks, np.uint64(2**BITS - 1)))
+    for places, others in spread(_same, alike):
+        yield places
         different.add(others["hash"] * ODD, others)
-    for mask in _masks(max_distance):
-        for part in _by_band(different, mask):
-            yield _near(part, mask, max_distance)
+        samples += len(others)
+    for mask in masks(max_distance, samples):
+        yield from spread(_near, ((part, mask, max_distance) for part in _by_band(different, mask)))
+
+
+def _same(looks: Records, *names: str) -> tuple[Rows, Records]:
+    """Return the places of samples in which all of this is as in one before them, and the other samples."""
+    columns = (looks[name].reshape(len(looks), -1) for name in names)
+    again = _repeated(looks, *(part for column in columns for part in column.T))
+    return looks["place"][again], np.delete(looks, again)
 
 
 def _by_band(looks: SpilledParts, mask: np.uint64) -> SpilledParts:
@@ -213,12 +255,17 @@ def _have_same_colours(some: Records, others: Records) -> Mask:
     return np.asarray(is_same | ~some["has_colours"] | ~others["has_colours"])
 
 
-def _masks(max_distance: int) -> Iterable[np.uint64]:
+def masks(max_distance: int, samples: int) -> Iterator[np.uint64]:
+    """Yield masks of which two hashes that differ in so many bits agree under one.
+
+    Few samples need few bits, and fewer masks, until one by chance has as many others with the same bits.
+    """
     if not max_distance:
         yield np.uint64(2**BITS - 1)
         return
-    parts = 2 * max_distance
+    enough = (BITS * (parts - max_distance) // parts for parts in range(max_distance + 1, 2 * max_distance))
+    parts = max_distance + 1 + sum(samples >> bits > 0 for bits in enough)
     edges = [BITS * part // parts for part in range(parts + 1)]
     masks = [((1 << (edges[part + 1] - edges[part])) - 1) << edges[part] for part in range(parts)]
-    for chosen in combinations(masks, max_distance):
+    for chosen in combinations(masks, parts - max_distance):
         yield np.uint64(sum(chosen))

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from params.filters import FILTERS, Filter
 from steps.data.causes import Cause, can_pass, from_message
-from steps.data.collecting.parts import SpilledParts
+from steps.data.collecting.parts import Records, SpilledParts
+from steps.data.collecting.spread import spread
 from steps.data.collecting.text_hashes import text_hashes
 from steps.data.parquet import read_parquet
 from steps.data.shards.blocklist import Blocklist
@@ -25,6 +26,8 @@ from steps.data.storage import Storage
 from steps.data.tables.text_column import replaced
 
 Keys = npt.NDArray[np.uint64]
+_Judged = tuple[int, Sequence[Filter], frozenset[str]]
+"""A shard: its number, what judges sizes there, and the causes that refused rows which are let through now."""
 
 SHARDS_AT_ONCE: Final = 64
 SUCCESS: Final = "success"
@@ -88,43 +91,58 @@ class FateBook:
         """Take in the shards that are not there yet; `made_with` has the limits under which each was made."""
         missing = sorted(set(numbers) - self.shards)
         self.shards.update(missing)
-        for start in range(0, len(missing), SHARDS_AT_ONCE):
-            names = {f"{shard_stem(number)}.parquet": number for number in missing[start : start + SHARDS_AT_ONCE]}
-            for name, content in self._storage.read_many(list(names)).items():
-                number = names[name]
-                self._add(number, read_parquet(content, _COLUMNS), laxer(now, made_with[number]))
+        judged = [(number, self._filters(number), laxer(now, made_with[number])) for number in missing]
+        told = (self._storage, self._blocklist, self._by_caption)
+        pieces = ((*told, judged[start : start + SHARDS_AT_ONCE]) for start in range(0, len(judged), SHARDS_AT_ONCE))
+        for hashes, fates, causes in spread(_read, pieces):
+            self.causes += sorted(set(causes) - set(self.causes))
+            known = np.array(fates)
+            known["cause"] = np.array([self.causes.index(cause) for cause in causes])[fates["cause"]]
+            self.parts.add(hashes, known)
 
-    def _add(self, number: int, table: Any, reopened: frozenset[str]) -> None:
-        captions = table["caption"].cast(pa.string()).combine_chunks() if self._by_caption else None
+
+def _read(
+    storage: Storage, blocklist: Blocklist, by_caption: bool, shards: Sequence[_Judged]
+) -> tuple[Keys, Records, list[str]]:
+    """Return the hashes of addresses and FATE of the rows of some shards, and the causes that are numbered there."""
+    causes, found = [SUCCESS], list[tuple[Keys, Records]]()
+    contents = storage.read_many([f"{shard_stem(number)}.parquet" for number, _, _ in shards])
+    for number, filters, reopened in shards:
+        table = read_parquet(contents[f"{shard_stem(number)}.parquet"], _COLUMNS)
+        captions = table["caption"].cast(pa.string()).combine_chunks() if by_caption else None
         hashes, keys = row_keys(table["url"].cast(pa.string()).combine_chunks(), captions)
         fates = np.empty(len(keys), FATE)
         fates["key"] = keys
         fates["place"] = (number << NUMBER_SHIFT) + np.arange(len(keys), dtype=np.uint64)
-        fates["cause"] = self._causes(table)
-        fates["is_reopened"] = np.isin(fates["cause"], self._numbers(reopened))
-        fates["mark"] = self._marks(number, table)
-        is_fetched = ~np.isin(fates["cause"], self._numbers(_NOT_FETCHED))
-        self.parts.add(hashes[is_fetched], fates[is_fetched])
+        fates["cause"] = _causes(table, causes)
+        fates["is_reopened"] = np.isin(fates["cause"], _numbers(reopened, causes))
+        fates["mark"] = _marks(table, filters, blocklist)
+        is_fetched = ~np.isin(fates["cause"], _numbers(_NOT_FETCHED, causes))
+        found.append((hashes[is_fetched], fates[is_fetched]))
+    hashes, fates = map(np.concatenate, zip(*found, strict=True))
+    return hashes, fates, causes
 
-    def _causes(self, table: Any) -> npt.NDArray[np.int64]:
-        is_sample = pc.equal(table["status"], SUCCESS)
-        messages = pc.if_else(is_sample, SUCCESS, table["error_message"]).combine_chunks().dictionary_encode()
-        causes = [one if one == SUCCESS else from_message(one) for one in messages.dictionary.to_pylist()]
-        self.causes += sorted(set(causes) - set(self.causes))
-        numbers = np.array([self.causes.index(one) for one in causes], np.int64)
-        return np.asarray(numbers[messages.indices.to_numpy()])
 
-    def _numbers(self, causes: Collection[str]) -> list[int]:
-        return [self.causes.index(cause) for cause in causes if cause in self.causes]
+def _marks(table: Any, filters: Sequence[Filter], blocklist: Blocklist) -> npt.NDArray[np.uint8]:
+    sides = [pc.fill_null(table[name].cast(pa.int64()), 0).to_numpy() for name in ("original_width", "original_height")]
+    marks = np.zeros(len(table), np.uint8)
+    for one in filters:
+        marks[~np.asarray(one.keeps(*sides)) & (sides[0] > 0) & (marks == 0)] = MARKS.index(one.cause)
+    if blocklist.hosts:
+        is_blocked = [blocklist.has_host(url or "") for url in table["url"].to_pylist()]
+        marks[np.array(is_blocked, np.bool_)] = MARKS.index(Cause.BLOCKED_HOST)
+    return marks
 
-    def _marks(self, number: int, table: Any) -> npt.NDArray[np.uint8]:
-        sides = [
-            pc.fill_null(table[name].cast(pa.int64()), 0).to_numpy() for name in ("original_width", "original_height")
-        ]
-        marks = np.zeros(len(table), np.uint8)
-        for one in self._filters(number):
-            marks[~np.asarray(one.keeps(*sides)) & (sides[0] > 0) & (marks == 0)] = MARKS.index(one.cause)
-        if self._blocklist.hosts:
-            is_blocked = [self._blocklist.has_host(url or "") for url in table["url"].to_pylist()]
-            marks[np.array(is_blocked, np.bool_)] = MARKS.index(Cause.BLOCKED_HOST)
-        return marks
+
+def _causes(table: Any, known: list[str]) -> npt.NDArray[np.int64]:
+    """Return the places of rows' causes among the known ones, to which new ones are added."""
+    is_sample = pc.equal(table["status"], SUCCESS)
+    messages = pc.if_else(is_sample, SUCCESS, table["error_message"]).combine_chunks().dictionary_encode()
+    causes = [one if one == SUCCESS else from_message(one) for one in messages.dictionary.to_pylist()]
+    known += sorted(set(causes) - set(known))
+    numbers = np.array([known.index(one) for one in causes], np.int64)
+    return np.asarray(numbers[messages.indices.to_numpy()])
+
+
+def _numbers(causes: Collection[str], known: Sequence[str]) -> list[int]:
+    return [known.index(cause) for cause in causes if cause in known]

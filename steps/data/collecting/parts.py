@@ -5,6 +5,7 @@ ends. Memory for a part, and for what waits to be written, is the same whatever 
 """
 
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from steps.errors import StepError
 
 Records = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
@@ -30,6 +33,15 @@ def _temporary_file(owner: object) -> Any:
     file = tempfile.TemporaryFile()  # noqa: SIM115
     weakref.finalize(owner, file.close)
     return file
+
+
+def require_room(needed_bytes: int) -> None:
+    """Raise StepError where the folder for temporary files has not so much free."""
+    if needed_bytes > (free := shutil.disk_usage(folder := tempfile.gettempdir()).free):
+        raise StepError(
+            f"TMPDIR: {folder} has {free >> 30} GiB free, and comparing so many rows takes up to {needed_bytes >> 30}; "
+            "set download.job.volume_size_gb higher by what is missing, or TMPDIR to a larger disk"
+        )
 
 
 def hash_shift(rows: int) -> int:

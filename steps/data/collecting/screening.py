@@ -19,7 +19,8 @@ from params.filters import FILTERS, Filter, TableColumn
 from params.programs import DownloadSettings
 from steps.data.causes import Cause
 from steps.data.collecting.fates import NO_URL_HASH, row_keys
-from steps.data.collecting.parts import PART_BITS, RowBytes, SpilledParts, hash_shift, shared
+from steps.data.collecting.parts import PART_BITS, Records, RowBytes, SpilledParts, hash_shift, shared
+from steps.data.collecting.spread import spread
 from steps.data.tables.row_files import BATCH_ROWS, CAPTION, LOST
 from steps.data.tables.score_column import ScoreColumn
 from steps.data.tables.url_table import UrlTable
@@ -107,22 +108,29 @@ def _judge(table: UrlTable, checks: Sequence[_Check], by_caption: bool, screenin
 def _mark_duplicates(screening: Screening) -> SpilledParts:
     """Mark rows whose url stands further up; return FURTHER of them, by row."""
     again = SpilledParts(FURTHER)
-    for index, rows in enumerate(screening.rows):
-        wanted = np.flatnonzero(rows["fate"] == 0)
-        several = wanted[shared(rows["url"][wanted])]
-        several = several[np.argsort(rows["url"][several], kind="stable")]
-        urls = rows["url"][several]
-        is_again = np.zeros(len(several), np.bool_)
-        is_again[1:] = urls[1:] == urls[:-1]
-        first = np.maximum.accumulate(np.where(is_again, 0, np.arange(len(several))))
-        rows["fate"][several[is_again]] = len(screening.causes)
+    number = len(screening.causes)
+    for index, (rows, found) in enumerate(spread(_repeats, ((rows, number) for rows in screening.rows))):
         screening.rows.put(index, rows)
-        found = np.empty(int(is_again.sum()), FURTHER)
-        found["row"], found["first"] = rows["row"][several[is_again]], rows["row"][several[first[is_again]]]
         again.add(found["row"], found)
     for found, (start, fates) in zip(again, screening.fates.windows(), strict=False):
         fates[found["row"] - start] = len(screening.causes)
     return again
+
+
+def _repeats(rows: Records, number: int) -> tuple[Records, Records]:
+    """Return ROW of a part, those marked with a fate whose url stands further up, and FURTHER of these."""
+    rows = np.array(rows)
+    wanted = np.flatnonzero(rows["fate"] == 0)
+    several = wanted[shared(rows["url"][wanted])]
+    several = several[np.argsort(rows["url"][several], kind="stable")]
+    urls = rows["url"][several]
+    is_again = np.zeros(len(several), np.bool_)
+    is_again[1:] = urls[1:] == urls[:-1]
+    first = np.maximum.accumulate(np.where(is_again, 0, np.arange(len(several))))
+    rows["fate"][several[is_again]] = number
+    found = np.empty(int(is_again.sum()), FURTHER)
+    found["row"], found["first"] = rows["row"][several[is_again]], rows["row"][several[first[is_again]]]
+    return rows, found
 
 
 def further_captions(table: UrlTable, again: SpilledParts) -> Callable[[int], list[str]]:

@@ -29,7 +29,7 @@ IS_ROW: Final = 0x80
 SAMPLE: Final = np.dtype([("place", "u8"), ("mark", "u1")])
 SHARD_BITS: Final = 6
 """Last bits of a shard's number in which those of a part of samples differ."""
-_STATE: Final = np.dtype([("row", "i8"), ("state", "u1")])
+STATE: Final = np.dtype([("row", "i8"), ("state", "u1")])
 
 
 class TableStanding:
@@ -59,7 +59,7 @@ class TableStanding:
         self._last = np.zeros(len(book.causes), np.int64)
         self._sample_counts = np.zeros(count, np.int64)
         self._samples = SpilledParts(SAMPLE, NUMBER_SHIFT + SHARD_BITS)
-        states = SpilledParts(_STATE)
+        states = SpilledParts(STATE)
         for index, fates in enumerate(book.parts):
             there = fates[self._is_there[_number(fates)]]
             order = np.lexsort((there["place"], there["cause"] == 0, there["key"]))
@@ -97,7 +97,7 @@ class TableStanding:
         is_wanted = judged == 0
         causes = fates["cause"][last]
         self._last += np.bincount(causes[is_wanted], minlength=len(self._last))
-        found = np.zeros(len(rows), _STATE)
+        found = np.zeros(len(rows), STATE)
         found["row"] = rows["row"]
         may_pass = is_wanted & self._book.can_pass[causes]
         found["state"] = np.where(is_wanted, 0, LEFT_OUT + judged)

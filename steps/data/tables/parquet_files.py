@@ -15,6 +15,7 @@ from typing import Any, Final
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from params.programs import DownloadSettings
 from steps.data.tables.row_files import BATCH_ROWS, CAPTION, URL, TableFiles, caption_keys, require_columns, with_lost
@@ -45,7 +46,8 @@ class ParquetFiles(TableFiles):
 
     def _batches(self, path: str, columns: Sequence[str]) -> Iterator[Any]:
         with self._files.open(path, "rb") as stream:
-            file = pq.ParquetFile(stream)
+            # Fetched ahead, what lies on a disk is only copied.
+            file = pq.ParquetFile(stream, pre_buffer=not isinstance(self._files, LocalFileSystem))
             groups = range(file.num_row_groups)
             # pyarrow fetches what it is asked for ahead, and keeps it to the end: a file's worth, if asked for a file.
             several = max(1, BATCH_ROWS * len(groups) // max(1, file.metadata.num_rows))

@@ -172,7 +172,11 @@ def rows_with(texts: Any, byte: bytes) -> Rows:
     if not len(texts) or content is None:
         return np.empty(0, np.int64)
     offsets = np.frombuffer(places, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    found = np.flatnonzero(np.frombuffer(content, np.uint8)[offsets[0] : offsets[-1]] == byte[0]) + offsets[0]
+    between = memoryview(content)[offsets[0] : offsets[-1]]
+    # Most often there is none, and a search for one is faster than a mask of all.
+    if byte not in between.tobytes():
+        return np.empty(0, np.int64)
+    found = np.flatnonzero(np.frombuffer(between, np.uint8) == byte[0]) + offsets[0]
     return np.unique(np.searchsorted(offsets, found, side="right") - 1)
 
 
@@ -180,4 +184,10 @@ def clean(texts: Any) -> Any:
     """Return captions, a pyarrow array of strings, with entities of HTML undone and trimmed; blank ones are null."""
     texts = replaced(texts, lambda text: _ENTITY.sub(lambda one: html.unescape(one.group()), text), b"&")
     trimmed = pc.utf8_trim_whitespace(pc.utf8_ltrim(texts, characters=_BYTE_ORDER_MARK))
-    return pc.if_else(pc.match_substring_regex(trimmed, _VISIBLE), trimmed, None)
+    # Most begin with a visible character of ASCII: the others are searched for one.
+    is_other = pc.invert(pc.and_(pc.greater_equal(trimmed, "!"), pc.less(trimmed, "\x7f")))
+    others = trimmed.filter(is_other)
+    if not len(others):
+        return trimmed
+    visible = pc.if_else(pc.match_substring_regex(others, _VISIBLE), others, None)
+    return pc.replace_with_mask(trimmed, pc.fill_null(is_other, False), visible)

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from params.settings import LocalWorld, Settings
+from params.spilling import LOOK_BYTES, ROW_BYTES
 from pipeline_definition.checks import scale
 from pipeline_definition.checks.findings import Finding
 from pipeline_definition.checks.scale import memory_bytes_of, scale_findings
 from pipeline_definition.cost.jobs import TIME_MARGIN
 from pipeline_definition.jobs.instances import every_type
-from pipeline_definition.jobs.planned import Values, planned_jobs
+from pipeline_definition.jobs.planned import Values, all_steps, planned_jobs
 from steps.data.latents.order import SampleOrder
 from tests.pipeline_definition.cost.samples import changed, definition, settings
 
@@ -113,3 +114,22 @@ def test_what_is_said_of_a_block_in_memory_covers_its_place_in_the_order() -> No
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert 0.3 * scale.BLOCK_BYTES < peak / blocks < scale.BLOCK_BYTES
+
+
+def test_a_volume_holds_the_temporary_files_of_download_or_is_refused_with_one_that_does() -> None:
+    few, many = at(100_000_000), at(1_130_000_000)
+    assert "download.job.volume_size_gb" not in found(few)
+    finding = found(many)["download.job.volume_size_gb"]
+    needed_gb = int(finding.fix.split()[3])
+    assert finding.blocking and needed_gb > 1.13 * (ROW_BYTES + LOOK_BYTES) * 1e9 / 2**30
+    content = definition()
+    [download] = (step for step in all_steps(content["Steps"]) if step["Name"] == "Download")
+    hosts = download["Arguments"]["ProcessingResources"]["ClusterConfig"]
+    for size, is_refused in ((needed_gb - 1, True), (needed_gb, False)):
+        hosts["VolumeSizeInGB"] = size
+        findings = scale_findings(many, content, {}, planned_jobs(content, Values(content, {})))
+        assert any(one.parameter == "download.job.volume_size_gb" for one in findings) is is_refused
+    hosts["VolumeSizeInGB"] = 1
+    own_disk = {"DownloadInstanceType": "ml.g5.xlarge"}
+    findings = scale_findings(many, content, own_disk, planned_jobs(content, Values(content, own_disk)))
+    assert all(one.parameter != "download.job.volume_size_gb" for one in findings)

@@ -2,8 +2,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,12 @@ from hypothesis import strategies as st
 
 from params.layout import MANIFEST_FILE
 from params.programs import DownloadArguments
+from params.spilling import spilled_bytes
 from steps.data.collecting.collection import Collection
+from steps.data.collecting.deduplication import LOOK
+from steps.data.collecting.fates import FATE
+from steps.data.collecting.screening import ROW
+from steps.data.collecting.standing import SAMPLE, STATE
 from steps.data.encoding.samples import read_table
 from steps.data.shards.shards_artifact import ShardRecord, ShardsManifest, VerifiedShard, shard_stem
 from steps.data.storage import Storage
@@ -91,6 +97,19 @@ def test_every_row_is_accounted_for_and_a_repeated_url_is_kept_once(arguments: D
     assert (ledger.rows, ledger.tried, ledger.kept) == (10, 7, 7)
     assert (ledger.failed, ledger.filtered, ledger.sample_yield) == ({"no_url": 1}, {"duplicate": 2}, 0.875)
     assert [shard.name for shard in manifest.shards] == ["00000.tar", "00001.tar", "00002.tar"]
+
+
+def test_a_disk_too_small_for_the_table_is_refused_with_the_keys(
+    arguments: DownloadArguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = spilled_bytes(10, "exact")
+    assert needed == 10 * (ROW.itemsize + FATE.itemsize + STATE.itemsize + SAMPLE.itemsize + LOOK.itemsize + 2)
+    for free in (needed, needed - 1):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        with (
+            nullcontext() if free == needed else pytest.raises(StepError, match=r"download.job.volume_size_gb.*TMPDIR")
+        ):
+            Collection(arguments)
 
 
 def test_a_second_run_makes_only_what_is_missing(arguments: DownloadArguments) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.data.collecting.deduplication import COLOUR_TOLERANCE, LOOK, mark_samples, near_duplicates
+from steps.data.collecting.deduplication import BITS, COLOUR_TOLERANCE, LOOK, mark_samples, masks, near_duplicates
 from steps.data.collecting.parts import RowBytes, SpilledParts, hash_shift
 from steps.data.encoding.samples import read_table
 from steps.data.pictures.perceptual_hash import COLOUR_BYTES
@@ -114,6 +114,15 @@ def test_near_duplicates_are_those_that_a_comparison_of_all_pairs_finds(
     ]
     found = near_duplicates(looks_of(numbers, colours), distance)
     assert sorted({place for some in found for place in some.tolist()}) == expected
+
+
+@given(st.integers(1, 3), st.sampled_from([1, 10**6, 10**9]), st.data())
+@settings(max_examples=100, deadline=None)
+def test_hashes_that_differ_in_few_bits_agree_under_a_mask(distance: int, samples: int, data: st.DataObject) -> None:
+    bits = data.draw(st.sets(st.integers(0, BITS - 1), max_size=distance))
+    difference = sum(1 << bit for bit in bits)
+    assert any(not difference & int(mask) for mask in masks(distance, samples))
+    assert len({*masks(3, samples)}) == {1: 4, 10**6: 10, 10**9: 20}[samples]
 
 
 def test_of_copies_the_largest_original_is_kept_and_each_group_keeps_one(tmp_path: Path) -> None:
