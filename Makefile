@@ -26,9 +26,10 @@ $(INSTALLED): requirements.lock requirements.cuda.lock install.sh setup.cfg pypr
 run: install  ## Run the whole pipeline on this machine; DATA=FOLDER: on your own pictures.
 	$(BIN)/sd-pipeline run-local $(if $(DATA),--data "$(DATA)",--params params/local.yaml)
 
-# Two at once: half of a test's time is spent waiting for a process to start. A file's tests stay together.
+# Two at once: half of a test's time is spent waiting for a process to start. A file's tests stay together, and files start
+# in the order of tests/conftest.py: those with the fewest tests, which xdist would keep for the end, take longest.
 test: install  ## Run the tests.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # CHAOS_KILLS (50), CHAOS_SEED (0) and LONG_HAUL_MINUTES (60) make it shorter or other.
 chaos: install  ## Run the tests that kill things, for minutes.

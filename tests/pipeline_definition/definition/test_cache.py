@@ -19,13 +19,35 @@ from pipeline_definition.definition.pipeline import cache_folder, definition_of,
 from tests.pipeline_definition.definitions import defaults_of, text_of
 
 LOCAL = Path("params/local.yaml")
-# What `time` adds up for a command: other work on the machine does not count.
+# What `time` adds up for a command: waiting for other work on the machine does not count.
 MEASURED = """
 import os, resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(done.returncode, used.ru_utime + used.ru_stime, done.stderr.replace(chr(10), " "))
 """
+
+
+def measured(code: str, *arguments: str, **environment: str) -> tuple[int, float, str]:
+    """Run Python code in a process of its own; return its status, its seconds of CPU and what it said."""
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURED, sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(Path.cwd()), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    status, seconds, said = result.stdout.split(" ", 2)
+    return int(status), float(seconds), said
+
+
+@pytest.fixture(scope="module")
+def importing_s() -> float:
+    """What any command takes before it does anything."""
+    status, seconds, said = measured("import pipeline_definition.cli")
+    assert status == 0, said
+    return seconds
 
 
 @pytest.fixture(autouse=True)
@@ -136,22 +158,20 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("FsxPath=", "FsxPath: '' is not a path on the file system"),
     ],
 )
-def test_a_bad_parameter_is_refused_by_name_in_less_than_two_seconds(
-    kept: Path, tmp_path: Path, change: str, named: str
+def test_a_bad_parameter_is_refused_by_name_before_anything_slow_happens(
+    kept: Path, importing_s: float, tmp_path: Path, change: str, named: str
 ) -> None:
-    command = [sys.executable, "-c", "from pipeline_definition.cli import main; main()", "run-local"]
-    command += ["--params", str(LOCAL), "--state", str(tmp_path / "state"), "--runs", str(tmp_path / "runs")]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(kept), "PYTHONPATH": str(Path.cwd())}
-    result = subprocess.run(
-        [sys.executable, "-c", MEASURED, *command, "--set", change],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
+    flags = ["--params", str(LOCAL), "--state", str(tmp_path / "state"), "--runs", str(tmp_path / "runs")]
+    status, seconds, said = measured(
+        "from pipeline_definition.cli import main; main()",
+        "run-local",
+        *flags,
+        "--set",
+        change,
+        XDG_CACHE_HOME=str(kept),
     )
-    status, seconds, said = result.stdout.split(" ", 2)
-    assert status == "2", said
+    assert status == 2, said
     assert named in said
-    assert float(seconds) < 2.0
+    # It takes 1.2 times as long on a machine of any speed, and 4 times where a definition is built.
+    assert seconds < 2 * importing_s
     assert not (tmp_path / "state").exists()

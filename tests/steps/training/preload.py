@@ -4,6 +4,7 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    import pandas
     import torch
     from diffusers import DDIMScheduler, DDPMScheduler, UNet2DConditionModel
     from torch.utils.tensorboard import SummaryWriter
@@ -11,4 +12,12 @@ with warnings.catch_warnings():
 
 torch.set_num_threads(1)
 
-__all__ = ["CLIPTextModel", "CLIPTokenizer", "DDIMScheduler", "DDPMScheduler", "SummaryWriter", "UNet2DConditionModel"]
+__all__ = [
+    "CLIPTextModel",
+    "CLIPTokenizer",
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "SummaryWriter",
+    "UNet2DConditionModel",
+    "pandas",
+]
