@@ -9,7 +9,7 @@ they are, and both hosts are fine.
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
@@ -46,6 +46,8 @@ class _Standing:
     """It has made a shard that is not suspicious."""
     bad: list[int] = field(default_factory=list)
     """Suspicious shards since the last good one."""
+    bad_s: float = 0.0
+    """When the last of them was made."""
     causes: Counter[str] = field(default_factory=Counter)
     aside_until_s: float = 0.0
     """0: it is not set aside."""
@@ -90,9 +92,14 @@ class HostHealth:
         """Return whether a host is not in doubt."""
         return host in self._hosts and not self._hosts[host].bad
 
-    def others(self, makers: Iterable[str]) -> bool:
-        """Return whether there are hosts, not set aside, beside these."""
-        return any(host not in makers and not one.aside_until_s for host, one in self._hosts.items())
+    def fewest(self, makers: Sequence[str]) -> int:
+        """Return how often each host that gets shards is among these at least."""
+        hosts = list(self._hosts)
+        for may in (self.is_well, lambda host: not self._hosts[host].aside_until_s):
+            if any(map(may, hosts)):
+                hosts = list(filter(may, hosts))
+                break
+        return min(map(makers.count, hosts))
 
     def is_suspicious(self, host: str, shard: VerifiedShard, is_retry: bool) -> bool:
         """Return whether far fewer of a shard's rows were answered than is usual."""
@@ -113,9 +120,10 @@ class HostHealth:
         if one := self._hosts.get(host):
             one.rows, one.answered = one.rows + shard.rows, one.answered + _answered(shard)
 
-    def clear(self, host: str) -> None:
-        """Note that a host made a good shard: it is well, whatever was before."""
-        if one := self._hosts.get(host):
+    def clear(self, host: str, since_s: float) -> None:
+        """Note that a host made a good shard from some time on: it is well, whatever was before."""
+        one = self._hosts.get(host)
+        if one and since_s >= one.bad_s:
             if one.aside_until_s:
                 print(f"host {host} is back: its shard was as good as the others'", flush=True)
             one.bad.clear()
@@ -133,6 +141,7 @@ class HostHealth:
         if one is None:
             return
         one.bad.append(number)
+        one.bad_s = now_s
         one.causes.update(causes)
         if one.aside_until_s:
             one.aside_until_s = now_s + PROBE_AFTER_S

@@ -113,7 +113,7 @@ class Schedule:
                 self._health.acquit(maker, task.index)
         else:
             self._took_s.append(now_s - run.since_s)
-            self._health.clear(host)
+            self._health.clear(host, run.since_s)
             for maker in run.part.makers:
                 self._health.set_aside(maker, task.index, now_s)
         self._health.accept(host, outcome)
@@ -136,8 +136,8 @@ class Schedule:
             self._again.append(self._running.pop(index).part)
 
     def _part_for(self, host: str) -> _Part | None:
-        """Return rows that others could not make, then new ones; its own again only where there is no other host."""
-        fit = (one for one in self._again if host not in one.makers or not self._health.others(one.makers))
+        """Return rows that others could not make, then new ones; its own again only once every other had its turn."""
+        fit = (one for one in self._again if one.makers.count(host) <= self._health.fewest(one.makers))
         chosen = next(fit, None)
         # To a host in doubt, other rows say more.
         if self._ahead is not None and (chosen is None or not self._health.is_well(host)):

@@ -2,6 +2,7 @@
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -111,6 +112,13 @@ def test_where_no_host_gets_an_answer_the_step_ends_early_and_keeps_nothing(host
     with pytest.raises(StepError, match=r"on any of algo-1.*most frequent: no_address .*NAT gateway"):
         world.run()
     assert not world.kept and len(world.made) <= hosts * (3 + 4)
+
+
+def test_a_set_that_is_gone_goes_round_the_hosts_and_is_refused_soon() -> None:
+    world = World(4, 1, gone=(0,), places=3)
+    with pytest.raises(StepError, match="hardly a row gets an answer on any of algo-1, algo-2, algo-3, algo-4"):
+        world.run()
+    assert Counter(name for name, _ in world.made) == {f"algo-{number}": 3 for number in range(1, 5)}
 
 
 def test_the_only_host_may_have_rows_that_are_gone() -> None:
