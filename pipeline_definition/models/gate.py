@@ -9,7 +9,7 @@ from typing import Any
 from params.layout import CLIP_SCORE, CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED, UNKNOWN_BOUND, WARNINGS
 from pipeline_definition.artifacts import Artifacts
 from pipeline_definition.models.metric_names import metric_name
-from pipeline_definition.pages.charts import Measured
+from pipeline_definition.pages.charts import Reading
 from pipeline_definition.pages.formats import DASH, beside, figure, number, setting
 
 _METRIC_PATH = re.compile(r"^metrics\.([^.]+)\.(value|low|high)$")
@@ -26,7 +26,7 @@ _FALLBACKS = {CLIP_SCORE_MARGIN, FID_ABOVE_UNTRAINED}
 
 
 @dataclass(frozen=True)
-class Metric(Measured):
+class Metric(Reading):
     confidence: float | None = None
 
     @property

@@ -39,7 +39,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Reading:
     value: float
     low: float | None = None
     high: float | None = None
@@ -158,7 +158,7 @@ def trade_off(
 @_chart
 def plane(
     axes: Axes,
-    marks: Sequence[tuple[str, Measured, Measured]],
+    marks: Sequence[tuple[str, Reading, Reading]],
     limits: Limits,
     chosen: str,
     joined: bool = False,
@@ -209,7 +209,7 @@ def frontier(points: Points, lower_is_better: bool) -> Points:
     return front
 
 
-def _reach(mark: Measured) -> tuple[tuple[float], tuple[float]] | None:
+def _reach(mark: Reading) -> tuple[tuple[float], tuple[float]] | None:
     if mark.low is None or mark.high is None:
         return None
     return (max(0.0, mark.value - mark.low),), (max(0.0, mark.high - mark.value),)

@@ -98,7 +98,7 @@ def _trend(name: str, versions: Sequence[Mapping[str, Any]], asked: Threshold | 
     title, own = f"{metric_name(name)} by version", measured_as(name, versions[-1]["metrics"][name])
     kin = (one for one in versions if measured_as(name, one["metrics"].get(name, {})) == own)
     found = ((one["version"], metric(one, name)) for one in kin)
-    marks = [("", charts.Measured(of), value) for of, value in found if value]
+    marks = [("", charts.Reading(of), value) for of, value in found if value]
     if len(marks) > 1:
         marks[-1] = ("this run", *marks[-1][1:])
         described = f"{title}: {'; '.join(f'{x.value} {figure(y.value)}' for _, x, y in marks)}"

@@ -48,14 +48,15 @@ class World:
     site: web.Web
     s3: s3_server.S3
     folder: Path
+    # Every shard is larger: what is on a local disk fails.
+    largest_file_kb: int = 32
 
     def command(self, prefix: str, *flags: str) -> list[str]:
         settings = ["--processes", "1", "--threads", "8", "--timeout-s", "1", "--retries", "0", "--image-size-px", "64"]
         settings += ["--samples-per-shard", "25", "--max-body-mb", "1", "--allowed-hosts", self.site.host]
         settings += ["--blocklist-uri", str(self.folder / "blocklist"), *flags]
         addresses = ["--url-table", str(self.folder / "urls"), "--shards-uri", f"s3://{s3_server.BUCKET}/{prefix}"]
-        # No file may become larger than 32 KB, and every shard is: what is on a local disk fails.
-        limit = ["bash", "-c", 'ulimit -f 32 && exec "$@"', "bash"]
+        limit = ["bash", "-c", f'ulimit -f {self.largest_file_kb} && exec "$@"', "bash"]
         return [*limit, sys.executable, "-m", "steps", "download", *addresses, *settings]
 
     def environment(self, prefix: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ LOSSES = [(64.0 * i, 1 / i) for i in range(1, 50)]
 
 @functools.cache
 def every_chart() -> dict[str, Markup]:
-    fid = charts.Measured(9.1, 8.2, 10.3)
+    fid = charts.Reading(9.1, 8.2, 10.3)
     return {
         "curves": charts.curves(
             "a", "loss", [charts.Series("loss", LOSSES), charts.Series("b", LOSSES[:3], True)], logarithmic=True
@@ -25,11 +25,11 @@ def every_chart() -> dict[str, Markup]:
         "bars": charts.bars("c", "causes", [("timeout", 3.0, "3"), ("http 404", 1.0, "1")]),
         "trials": charts.trade_off("e", "trials", [(1, 0.5), (2, 0.6)], (1, 0.5), "s"),
         "plan": charts.trade_off("f", "plan", [(1, 5), (2, 3)], (1, 5), "days", limits=(3, 4), logarithmic=True),
-        "plane": charts.plane("g", "FID and CLIP", [("model", charts.Measured(0.8), fid)], (0.6, None), "model"),
+        "plane": charts.plane("g", "FID and CLIP", [("model", charts.Reading(0.8), fid)], (0.6, None), "model"),
         "guidance": charts.plane(
             "h",
             "FID and CLIP",
-            [("1", charts.Measured(0.7), fid), ("3", charts.Measured(0.8), fid)],
+            [("1", charts.Reading(0.7), fid), ("3", charts.Reading(0.8), fid)],
             (0.6, 90.0),
             "3",
             joined=True,
