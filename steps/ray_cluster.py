@@ -92,7 +92,7 @@ def leading(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def join(cluster: Cluster, job_name: str, host_wait_s: float, gpus: int | None = None) -> None:
+def join(cluster: Cluster, job_name: str, host_wait_s: float, lends: bool = True, gpus: int | None = None) -> None:
     """Lend this host to the head until the head ends; arguments as `leading` has them.
 
     Raises StepError where the head does not answer for `host_wait_s` seconds, or this host's node ends again and again.
@@ -101,7 +101,8 @@ def join(cluster: Cluster, job_name: str, host_wait_s: float, gpus: int | None =
     for _ in range(NODE_TRIES):
         # On the head, ray.init turns tokens on by itself, and only then tells its own native part of it.
         environment = os.environ | _environment(cluster, job_name) | {"RAY_AUTH_MODE": "token"}
-        flags = [] if gpus is None else ["--num-gpus", str(gpus)]
+        flags = [] if lends else ["--num-cpus", "0"]
+        flags += [] if lends and gpus is None else ["--num-gpus", str(gpus or 0)]
         status = _stay([*_start_command(cluster, head), *flags], head, environment)
         if status is None:
             return

@@ -39,8 +39,8 @@ def encoders(arguments: TrainArguments, container: Container) -> Iterator[None]:
     cluster = container.cluster().of_groups(layout.TRAINERS_GROUP, layout.ENCODERS_GROUP)
     if not cluster.is_head:
         # A daemon: it ends with the head, or with this process.
-        joining = (cluster, container.job_name, arguments.host_wait_s, False)
-        threading.Thread(target=join, args=joining, daemon=True).start()
+        joining = {"job_name": container.job_name, "host_wait_s": arguments.host_wait_s, "lends": False}
+        threading.Thread(target=join, args=(cluster,), kwargs=joining, daemon=True).start()
         yield
         return
     with leading(cluster, container.job_name, arguments.host_wait_s, lends=False):
