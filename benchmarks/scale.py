@@ -149,7 +149,6 @@ def captions_of(numbers: Any) -> Any:
 
 
 def write_table(folder: Path, rows: int) -> None:
-    """Write a url table."""
     schema = pa.schema({"URL": pa.string(), "TEXT": pa.string(), "punsafe": pa.float64()})
     with pq.ParquetWriter(folder / "table.parquet", schema) as file:
         for first in range(0, rows, PART_ROWS):

@@ -121,7 +121,6 @@ class Phase:
 
     @property
     def train_name(self) -> str:
-        """Name of the step that trains."""
         return self.named("Train")
 
     @property
@@ -152,6 +151,5 @@ class Phase:
 
 
 def phases_of(encode: EncodeStep, train: TrainStep, later: Sequence[LaterPhase]) -> tuple[Phase, ...]:
-    """Return the phases in order."""
     first = Phase(1, encode, train)
     return first, *(phase.after(first, number) for number, phase in enumerate(later, start=2))

@@ -59,7 +59,6 @@ def offline_session(region: str, bucket: str) -> PipelineSession:
         """A PipelineSession whose default bucket is a name, not something to look for or to create."""
 
         def default_bucket(self) -> str:
-            """Return the bucket's name."""
             return bucket
 
     return OfflineSession(boto_session=placeholder_session(region), default_bucket=bucket)

@@ -12,8 +12,6 @@ PICTURES: Final = "pictures"
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of the web."""
-
     name: str
     """First part of the address."""
     share: float

@@ -45,8 +45,6 @@ class UrlRow:
 
 @dataclass(frozen=True)
 class Request:
-    """What to render."""
-
     folder: Path
     table: Path
     base_url: str

@@ -51,7 +51,6 @@ def main(argv: list[str]) -> int:
 
 
 def usage() -> str:
-    """Return the list of programs."""
     lines = [f"  {name:10}{text}" for name, text in PROGRAMS.items()]
     return "\n".join(["usage: python -m steps PROGRAM [--help] [--flag value ...]", *lines])
 

@@ -32,8 +32,6 @@ Identity = Mapping[str, Any]
 
 
 class PartRecord(Model, ABC):
-    """The record of a part."""
-
     folder: ClassVar[str] = ""
     """Where records go, under the artifact's prefix; those of earlier releases, beside their parts, count as well."""
     plan_digest: str

@@ -73,15 +73,12 @@ class Container:
         return self.base_dir / Path(container_path).relative_to(BASE_DIR)
 
     def input_dir(self, name: str) -> Path:
-        """Return the folder of a processing input."""
         return self.path(layout.PROCESSING_INPUT_DIR) / name
 
     def output_dir(self, name: str) -> Path:
-        """Return the folder of a processing output."""
         return self.path(layout.PROCESSING_OUTPUT_DIR) / name
 
     def channel_dir(self, name: str) -> Path:
-        """Return the folder of a training channel."""
         return self.base_dir / "input" / "data" / name
 
     @property

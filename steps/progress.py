@@ -22,7 +22,6 @@ class Progress:
         """Of hosts, by name: they stand in every line."""
 
     def advance(self, count: int = 1) -> None:
-        """Count `count` more as done."""
         self.set(self._done + count)
 
     def set(self, done: int, **figures: float) -> None:

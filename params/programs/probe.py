@@ -69,7 +69,6 @@ class ProbeLine:
         return cls(**{name: str(text) for name, text in value.items()})
 
     def as_json(self) -> str:
-        """Return the line as JSON."""
         return json.dumps(asdict(self))
 
     def as_text(self) -> str:

@@ -41,7 +41,6 @@ class Capacity:
 
     @cached_property
     def _own_zones(self) -> set[str]:
-        """The zones of the subnets."""
         chosen = [{"Name": "subnet-id", "Values": list(self._settings.account.subnets)}]
         return {subnet["AvailabilityZone"] for subnet in self._ec2.describe_subnets(Filters=chosen)["Subnets"]}
 

@@ -53,8 +53,6 @@ class TrainRate(Model):
 
 
 class DownloadRate(Model):
-    """img2dataset."""
-
     samples_per_s_per_vcpu: float = Field(gt=0)
     kind: Kind
     source: str

@@ -27,8 +27,6 @@ WIDEST, COLOURS = 1280, 192
 
 @dataclass(frozen=True)
 class PhaseWork:
-    """One training."""
-
     encode_step: str
     train_step: str
     resolution_px: int

@@ -163,8 +163,6 @@ def plain_text(value: Any) -> str:
 
 
 class ComparedValue(NamedTuple):
-    """One line of a comparison."""
-
     name: str
     first: str
     second: str

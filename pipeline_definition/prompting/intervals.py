@@ -28,7 +28,6 @@ class Estimate:
 
     @property
     def is_above_zero(self) -> bool:
-        """Whether the whole interval is."""
         return self.low is not None and self.low > 0
 
     def interval(self, form: str) -> str:

@@ -28,7 +28,6 @@ class Storage:
         return _patiently(lambda: cast(bytes, self._files.cat_file(self._path(name))))
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Return bytes [start, stop) of an object."""
         return _patiently(lambda: cast(bytes, self._files.cat_file(self._path(name), start=start, end=stop)))
 
     def read_into(self, name: str, offset: int, buffer: memoryview) -> int:

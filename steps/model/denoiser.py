@@ -99,11 +99,9 @@ class Denoiser(ABC):
 
     @property
     def config_name(self) -> str:
-        """Its configuration, as errors name it."""
         return f"{self.part}/{CONFIG_FILE}"
 
     def config(self, folder: Path) -> dict[str, Any]:
-        """Return the network's configuration."""
         return part_config(folder, self.part)
 
     def new(self, folder: Path, seed: int) -> Any:
@@ -114,7 +112,6 @@ class Denoiser(ABC):
             return loaded(folder / self.part, lambda: make(config))
 
     def load(self, folder: Path, dtype: torch.dtype) -> Any:
-        """Return a folder's trained network."""
         return load_part("diffusers", self.family.network, folder / self.part, dtype)
 
     def empty(self, config: Mapping[str, Any]) -> Any:

@@ -36,7 +36,6 @@ def load_text_encoder(
 
 
 def load_tokenizer(folder: Path, name: str = families.TOKENIZER, kind: str = "CLIPTokenizer") -> Any:
-    """Return a tokenizer."""
     load = getattr(library("transformers"), kind).from_pretrained
     part = _file(folder / name, "tokenizer_config.json").parent
     return loaded(part, lambda: load(part, local_files_only=True))
@@ -50,7 +49,6 @@ def load_noise_scheduler(folder: Path, **changes: Any) -> Any:
 
 
 def scheduler_config(folder: Path) -> dict[str, Any]:
-    """Return what <folder>/scheduler says."""
     return read_object(_file(folder / families.SCHEDULER, families.SCHEDULER_CONFIG_FILE))
 
 

@@ -60,7 +60,6 @@ class Ticket:
         return [Slot(self, self.jobs[index], index) for index in taken]
 
     def deliver(self, index: int, picture: Picture) -> None:
-        """Hand in one picture."""
         self._pictures[index] = picture
         if len(self._pictures) == len(self.jobs):
             # The other side may give up at any moment: a result that nobody takes is no error.
@@ -68,7 +67,6 @@ class Ticket:
                 self.future.set_result([self._pictures[position] for position in range(len(self.jobs))])
 
     def fail(self, error: Exception) -> None:
-        """End the request with an error."""
         with suppress(InvalidStateError):
             self.future.set_exception(error)
 

@@ -69,8 +69,6 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class DrawnRequest:
-    """A request with its pictures."""
-
     request: GenerationRequest
     shape: Shape
     seeds: tuple[int, ...]
@@ -107,7 +105,6 @@ class DrawnRequest:
         return self.notary.sign(file.getvalue(), form, self.model, generation)
 
     def json(self, form: PictureFormat, request_id: str) -> bytes:
-        """Return the JSON answer."""
         settings = self.request.model_dump(include=set(GenerationSettings.model_fields))
         response = schema.GenerationResponse(
             request_id=request_id,

@@ -78,7 +78,6 @@ class AbandonedError(Exception):
 
 
 def invalid_field(field: str, message: str) -> ApiError:
-    """Return 422 for one field."""
     return ApiError(422, f"{field}: {message}", [{"field": field, "message": message}])
 
 

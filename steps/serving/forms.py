@@ -41,7 +41,6 @@ def read(
 
 
 def answer(form: str | None, drawing: DrawnRequest, picture_format: PictureFormat, request_id: str) -> bytes:
-    """Return the JSON answer in a form."""
     if form in (None, "diffusers"):
         return drawing.json(picture_format, request_id)
     files = [base64.b64encode(drawing.file(i, picture_format)).decode() for i in range(len(drawing.pictures))]

@@ -13,7 +13,6 @@ class JsonFormatter(logging.Formatter):
     """A record as one line of JSON; what was passed as `extra={"fields": {...}}` becomes top-level fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

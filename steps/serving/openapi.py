@@ -14,8 +14,6 @@ STATED: Final = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_tex
 
 
 class DocumentedApp(FastAPI):
-    """An application with the document of an endpoint."""
-
     service: Service
 
     def openapi(self) -> dict[str, Any]:

@@ -28,8 +28,6 @@ class Shape:
 
 @dataclass(frozen=True)
 class PictureJob:
-    """One picture to draw."""
-
     prompt: str
     negative_prompt: str
     seed: int
@@ -37,8 +35,6 @@ class PictureJob:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture, drawn."""
-
     image: Image
     flagged: bool | None
     """The safety checker replaced it with a black one; None: nothing checked it."""

@@ -103,7 +103,6 @@ class PromptHeadersProtocol(H11Protocol):
             self._headers_timer = self.loop.call_later(HEADERS_TIMEOUT_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
         self._stop_timer()
         super().connection_lost(exc)
 

@@ -50,7 +50,6 @@ class ModelWorker:
 
     @property
     def alive(self) -> bool:
-        """Whether its thread runs."""
         with self._starting:
             return self._thread is not None and self._thread.is_alive()
 

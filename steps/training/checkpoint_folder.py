@@ -73,8 +73,6 @@ class Checkpoint:
 
 
 class CheckpointFolder:
-    """The checkpoints of one training."""
-
     def __init__(self, folder: Path, keep: int, shorter: "CheckpointFolder | None" = None) -> None:
         """Keep the newest `keep` in `folder`; until it has one, the newest is that of `shorter`, which it continues."""
         self.folder, self._keep, self._shorter = folder, keep, shorter
@@ -127,7 +125,6 @@ class CheckpointFolder:
             return None
 
     def mark_finished(self, job_name: str, seen_samples: int, settings: Mapping[str, Any]) -> None:
-        """Record that a job finished this training."""
         finished = Finished(job_name=job_name, seen_samples=seen_samples, settings=dict(settings))
         write_text(self.folder / FINISHED_FILE, finished.model_dump_json(), synced=True)
 

@@ -54,7 +54,6 @@ class CheckpointWriter:
         print(f"checkpoint {path}", flush=True)
 
     def close(self) -> None:
-        """End the thread."""
         self._pool.shutdown()
 
 

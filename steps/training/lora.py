@@ -62,7 +62,6 @@ class TextAndUnet(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The UNet's configuration."""
         return self.unet.config
 
     def forward(self, noisy: Tensor, timesteps: Tensor, encoder_hidden_states: Tensor, **named: Any) -> Any:

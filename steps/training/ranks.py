@@ -123,8 +123,6 @@ class LostRankError(StepError):
 
 
 class RankError(Model):
-    """Why a rank ended."""
-
     rank: int
     """Of all ranks."""
     message: str

@@ -87,7 +87,6 @@ class Neighbour:
 
     @property
     def seen_samples(self) -> int:
-        """Samples of the newest checkpoint."""
         return int(self.checkpoints.paths()[-1].name.rpartition("-")[2])
 
     def __str__(self) -> str:

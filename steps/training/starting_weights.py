@@ -32,7 +32,6 @@ TEXT_SHAPE: Final = ("num_hidden_layers", "hidden_size", "vocab_size", "max_posi
 
 
 def initial_folder(arguments: TrainArguments, container: Container) -> Path:
-    """Return the diffusers folder with the initial weights."""
     is_model = arguments.initial_weights == "model"
     return container.path(UNPACKED_DIR) if is_model else container.channel_dir(PRETRAINED_CHANNEL)
 

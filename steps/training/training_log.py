@@ -129,7 +129,6 @@ class TrainingLog:
         return "".join(f"{json.dumps(entry)}\n" for entry in self.entries)
 
     def append(self, entry: Entry) -> None:
-        """Add an entry and print it."""
         self.entries.append(entry)
         if self._path is not None:
             print(to_line(entry), flush=True)
@@ -144,7 +143,6 @@ class TrainingLog:
             tracker.close()
 
     def last(self, key: str) -> float | int | None:
-        """Return the newest value of a key."""
         return next((entry[key] for entry in reversed(self.entries) if key in entry), None)
 
 

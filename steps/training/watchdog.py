@@ -65,7 +65,6 @@ class Watchdog:
         self._beats += 1
 
     def stop(self) -> None:
-        """Stop watching."""
         self._stopped.set()
         self._thread.join()
 

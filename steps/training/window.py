@@ -77,7 +77,6 @@ class Window:
         return len(self._results)
 
     def add(self, result: StepResult) -> None:
-        """Add a step."""
         self._results.append(result)
 
     def timed_data(self, get: Callable[[], T]) -> T:
@@ -88,7 +87,6 @@ class Window:
         return value
 
     def leave_out(self, seconds: float) -> None:
-        """Leave `seconds` out of the training time."""
         self._paused_s += seconds
 
     def close(self, world: World) -> WindowFigures:

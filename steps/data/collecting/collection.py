@@ -68,7 +68,6 @@ class Collection:
         self._former: dict[int, str] = {}
 
     def maker(self) -> ShardMaker:
-        """Return what makes the shards."""
         return ShardMaker(self._arguments, self._blocklist)
 
     def finished(self) -> dict[int, VerifiedShard]:

@@ -218,6 +218,8 @@ def near_duplicates(looks: SpilledParts, max_distance: int) -> Iterator[Rows]:
 
 def _same(looks: Records, *names: str) -> tuple[Rows, Records]:
     """Return the places of samples in which all of this is as in one before them, and the other samples."""
+    if not len(looks):
+        return looks["place"], looks
     columns = (looks[name].reshape(len(looks), -1) for name in names)
     again = _repeated(looks, *(part for column in columns for part in column.T))
     return looks["place"][again], np.delete(looks, again)

@@ -16,8 +16,6 @@ from steps.data.latents.order import Rows
 
 
 class Size(NamedTuple):
-    """The shape of a picture."""
-
     height_px: int
     width_px: int
 
@@ -38,7 +36,6 @@ class Buckets:
 
     @cached_property
     def sizes(self) -> tuple[Size, ...]:
-        """The shape of each bucket."""
         return tuple(self.candidates[index] for index in self.kept)
 
     def nearest(self, widths: Rows, heights: Rows) -> Rows:

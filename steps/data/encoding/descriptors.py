@@ -30,8 +30,6 @@ LISTED_CAPTIONS: Final = 1024
 
 
 class DescriptorsRecord(PartRecord):
-    """One file."""
-
     folder: ClassVar[str] = RECORDS_FOLDER
 
     name: str
@@ -48,8 +46,6 @@ class DescriptorsRecord(PartRecord):
 
 
 class DescriptorsManifest(Model):
-    """The descriptors of a training set."""
-
     plan_digest: str
     model: str
     """Folder of the vision model below the evaluator's."""

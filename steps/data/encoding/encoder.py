@@ -27,8 +27,6 @@ CHECKED_SAMPLES: Final = 4
 
 
 class BlockEncoder:
-    """Pictures to latents."""
-
     def __init__(self, settings: EncoderSettings) -> None:
         """Load the models, onto the GPU where this worker has one."""
         self._settings, self._device = settings, worker_device()
@@ -103,8 +101,6 @@ class BlockEncoder:
 
 
 class BlockDescriber:
-    """Pictures to descriptors."""
-
     def __init__(self, settings: EncoderSettings) -> None:
         """Load the vision model, onto the GPU where this worker has one."""
         assert settings.features is not None
@@ -112,7 +108,6 @@ class BlockDescriber:
         self._batch_size = settings.batch_size
 
     def __call__(self, block: Block, pixels: Array, captions: list[str], written: list[str]) -> EncodedBlock:
-        """Return the descriptors of a block's pictures."""
         step = self._batch_size
         found = [self._vision.describe(pixels[start : start + step]) for start in range(0, len(pixels), step)]
         return EncodedBlock(to_bytes({TENSOR: torch.cat(found).numpy()}))

@@ -13,8 +13,6 @@ from steps.model.token_lengths import token_lengths
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """How to encode."""
-
     pretrained: Path
     batch_size: int
     caption_length: int

@@ -119,7 +119,6 @@ class EncodePlan(Model):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Samples of each split."""
         return {split: int(counts.sum()) for split, counts in self._counts.items()}
 
     def bucket_counts(self, split: str) -> Rows:

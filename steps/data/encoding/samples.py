@@ -54,8 +54,6 @@ class SampleTable:
 
 
 class Sample(NamedTuple):
-    """One sample's members."""
-
     key: str
     caption: str
     raw: bytes
@@ -67,7 +65,6 @@ class Sample(NamedTuple):
 
     @property
     def picture(self) -> bytes:
-        """The picture's file."""
         return self.raw[self.picture_at]
 
 

@@ -56,7 +56,6 @@ class CaptionsManifest(Model):
 
 
 def captions_name(shard: str) -> str:
-    """Return the name of a shard's captions."""
     return shard.removesuffix(".tar") + WRITTEN_CAPTIONS_SUFFIX
 
 

@@ -64,7 +64,6 @@ class GuardedConnection(http.client.HTTPConnection):
         self.sock = _DeadlineSocket(self._open, self._deadline_s)
 
     def release(self) -> None:
-        """Close the connection."""
         if self._open is not None:
             self._open.close()
         self.close()

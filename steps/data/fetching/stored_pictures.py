@@ -31,7 +31,6 @@ class StoredPictures:
         self._unpacked: _Unpacked | None = None
 
     def fetch(self, address: str) -> bytes:
-        """Return a picture. Raises FetchError."""
         try:
             content = self._read(address)
         except FileNotFoundError:

@@ -43,7 +43,6 @@ class Field:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row."""
         return self.dtype.itemsize * math.prod(self.row_shape)
 
 

@@ -35,7 +35,6 @@ def to_batch(shards: Iterable[IndexedShard]) -> Any:
 
 
 def index_bytes(shards: Iterable[IndexedShard]) -> bytes:
-    """Return the content of index.arrow."""
     sink, batch = pa.BufferOutputStream(), to_batch(shards)
     with pa.ipc.new_file(sink, SCHEMA) as file:
         file.write_batch(batch)

@@ -63,7 +63,6 @@ class BatchRing:
             self._arrays[name][targets[wanted]] = tensor[wanted]
 
     def batch(self, number: int, first_position: int) -> LoadedBatch:
-        """Return a batch, as views."""
         positions = torch.arange(first_position, first_position + self._batch_rows)
         return LoadedBatch(positions, **self._views[number % self._batches])
 

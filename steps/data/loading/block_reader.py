@@ -30,8 +30,6 @@ _Scratch = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class BlockTable(BlockRows):
-    """Where the blocks of a split are."""
-
     names: tuple[str, ...]
     shard_starts: Rows
     """The first block of each shard."""
@@ -66,8 +64,6 @@ def block_table(index: Any, split: str) -> BlockTable:
 
 
 class BlockReader(Blocks):
-    """Blocks that are read."""
-
     table: BlockTable
 
     def __init__(

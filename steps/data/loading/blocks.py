@@ -40,11 +40,9 @@ class BlockRows:
 
     @cached_property
     def count(self) -> int:
-        """Rows of the split."""
         return int(self.rows.sum())
 
     def blocks_of(self, bucket: int) -> slice:
-        """Return the blocks of a bucket."""
         first, end = np.searchsorted(self.buckets, (bucket, bucket + 1)).tolist()
         return slice(first, end)
 

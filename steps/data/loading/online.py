@@ -74,8 +74,6 @@ def decode_rows(source: ShardsSource, first_row: int, rows: int) -> Decoded:
 
 
 class Encoder(NamedTuple):
-    """An encoder as a rank sees it."""
-
     actor: Any
     decode: Any
     """Task that decodes on the encoder's host."""

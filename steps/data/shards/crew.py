@@ -37,8 +37,6 @@ class CrewReport(NamedTuple):
 
 
 class Crew:
-    """The processes of this host."""
-
     def __init__(self, maker: ShardMaker, processes: int) -> None:
         """`processes` of 0 are one for each core. They start when there is something to do."""
         self._maker, self._processes = maker, processes or os.cpu_count() or 1

@@ -116,7 +116,6 @@ class HostHealth:
         return one is not None and one.is_proven and all(other == number for other in one.bad)
 
     def accept(self, host: str, shard: VerifiedShard) -> None:
-        """Count a shard that is believed."""
         if one := self._hosts.get(host):
             one.rows, one.answered = one.rows + shard.rows, one.answered + _answered(shard)
 

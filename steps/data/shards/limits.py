@@ -14,7 +14,6 @@ or a digest of which any other may be laxer. Fit for JSON."""
 
 
 def limits_of(settings: DownloadSettings, blocklist: Blocklist) -> dict[str, Any]:
-    """Return the limits of these settings."""
     blocked = [blocklist.digest, blocklist.max_distance if blocklist.digest else 0]
     return {
         TooSmall.cause: -TooSmall.from_settings(settings).least_px,

@@ -102,7 +102,6 @@ class ShardPool:
 
 @contextmanager
 def host_pool(maker: ShardMaker, processes: int, on_progress: Callable[[int], None]) -> Iterator[ShardPool]:
-    """Yield a pool of this host's processes."""
     crew, thread = Crew(maker, processes), ThreadPoolExecutor(1)
     try:
         crews: dict[str, tuple[Exchange, int]] = {

@@ -119,7 +119,6 @@ def _side(kept: pa.Table, name: str) -> pa.Array:
 
 
 def write_samples(storage: Storage, stem: str, table: pa.Table) -> None:
-    """Write a shard's table of samples."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     storage.write(f"{stem}{SAMPLES_SUFFIX}", buffer.getvalue())
@@ -172,7 +171,6 @@ class HashingReader:
         return content
 
     def drain(self) -> None:
-        """Read to the end."""
         while content := self._stream.read(1 << 20):
             self.hasher.update(content)
             self.position += len(content)

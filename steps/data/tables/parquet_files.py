@@ -165,7 +165,6 @@ class _Group:
         self._rewind()
 
     def read(self, row: int) -> bytes | None:
-        """Return a row's picture."""
         if self._kept and row < self._kept[0][0]:
             self._rewind()
         while row >= self._end:

@@ -61,7 +61,6 @@ class _Table(NamedTuple):
             return [b""], reader.line_num
 
     def has_address(self, fields: Sequence[bytes]) -> bool:
-        """Return whether an address is where it belongs."""
         return len(fields) > self.url_place and bool(_ADDRESS.fullmatch(fields[self.url_place]))
 
     def is_row(self, line: bytes) -> bool:

@@ -23,7 +23,6 @@ def denoiser_of(folder: Path) -> Denoiser:
 
 
 def denoiser_in(pipeline: Any) -> Denoiser:
-    """Return the family of a loaded pipeline."""
     return next(one for one in DENOISERS if one.family.pipeline == type(pipeline).__name__)
 
 

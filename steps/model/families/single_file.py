@@ -177,7 +177,6 @@ def renamed(part: str, tensors: Tensors, counted: Rules = ()) -> Tensors:
 
 
 def weights_of(part: Path) -> Tensors:
-    """Return all weights of a part, by name."""
     tensors: Tensors = {}
     for file in sorted(part.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:

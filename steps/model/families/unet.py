@@ -77,8 +77,6 @@ class ClipReader(TextReader):
 
 
 class UNet(Denoiser):
-    """UNet2DConditionModel in a StableDiffusionPipeline."""
-
     family = UNET
     write_single_file = staticmethod(single_file.write_single_file)
     predictions = ("epsilon", "v_prediction", FLOW)
