@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from params.programs import TrainArguments
 from steps import ray_cluster as module
-from steps.container import Cluster
+from steps.container import Cluster, Container
 from steps.errors import StepError
 from steps.network import HostPatience
+from steps.training import online
 from tests.processes import outlive
 from tests.steps import namespaces
 
@@ -133,3 +136,37 @@ def test_little_shared_memory_moves_the_object_store(monkeypatch: pytest.MonkeyP
     usage.free = 1 << 30
     found = module._object_store("/tmp/ray-x")
     assert "_plasma_directory" not in found and found["object_store_memory"] <= 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("lent", "flags"),
+    [({}, []), ({"gpus": 4}, ["--num-gpus", "4"]), ({"lends": False}, ["--num-cpus", "0", "--num-gpus", "0"])],
+)
+def test_a_host_joins_with_what_it_lends(
+    lent: dict[str, int], flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(module, "_stay", lambda command, *_: commands.append(command))
+    monkeypatch.setattr(HostPatience, "for_head", lambda *_: "127.0.0.1")
+    module.join(Cluster(("a", "b"), "b", "127.0.0.1", 1, 2), "job", 1, **lent)
+    [command] = commands
+    assert command[command.index("--max-worker-port") + 2 :] == flags
+
+
+def test_a_second_trainer_lends_nothing_to_its_encoders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    joined: queue.Queue[dict[str, object]] = queue.Queue()
+    monkeypatch.setattr(online, "join", lambda cluster, **lent: joined.put(lent))
+    (tmp_path / "input" / "config").mkdir(parents=True)
+    groups = [("trainers", ["a", "b"]), ("encoders", ["c"])]
+    config = {
+        "hosts": ["a", "b", "c"],
+        "current_host": "b",
+        "current_group_name": "trainers",
+        "instance_groups": [
+            {"instance_group_name": name, "instance_type": "ml.c5.large", "hosts": of} for name, of in groups
+        ],
+    }
+    (tmp_path / "input" / "config" / "resourceconfig.json").write_text(json.dumps(config))
+    arguments = TrainArguments.model_construct(host_wait_s=1.0)
+    with online.encoders(arguments, Container({"SAGEMAKER_BASE_DIR": str(tmp_path)})):
+        assert joined.get(timeout=10)["lends"] is False
