@@ -2,7 +2,7 @@
 
 Reads and writes the state and runs folders; <state>/control_plane.json has its URL once it answers.
 
-    python -m pipeline_definition.local --state .sd-pipeline --runs runs [--port 0] [--leash] [--images images.json]
+    python -m pipeline_definition.local --state .sd-pipeline --runs runs [--port 0] [--url-file FILE] [--leash]
 
 With --leash it also ends when standard input does, unless a line `stay` came before.
 """
@@ -18,6 +18,7 @@ import sys
 import threading
 from pathlib import Path
 
+from params.files import write_text
 from pipeline_definition.local.container_engine import ENGINES, ContainerEngine
 from pipeline_definition.local.control_plane import ControlPlane
 from pipeline_definition.local.settings import PROCESS, LocalSettings
@@ -51,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return STATE_IN_USE_STATUS
     plane.start()
+    if arguments.url_file:
+        write_text(arguments.url_file, plane.url)
     with contextlib.suppress(OSError):
         print(plane.url, flush=True)
     if arguments.leash:
@@ -65,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, default=Path(".sd-pipeline"), help="folder of everything that lasts")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the executions")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument("--url-file", type=Path, help="where to write the URL, too, once it answers")
     parser.add_argument("--leash", action="store_true", help="end with standard input")
     parser.add_argument("--images", type=Path, help="JSON: image URI pattern to the argv of its entry point")
     parser.add_argument("--backend", choices=(PROCESS, *ENGINES), default=PROCESS, help="what runs jobs and endpoints")

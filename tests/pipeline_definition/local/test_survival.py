@@ -123,6 +123,16 @@ def test_a_second_control_plane_is_refused_and_told_who_is_there(own_world: Worl
         ensure_up(own_world.folder / "state", own_world.folder / "elsewhere")
 
 
+def test_a_control_plane_leaves_its_url_where_it_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline_definition.local", "--leash", "--url-file", str(tmp_path / "url")]
+    folders = ["--state", str(tmp_path / "state"), "--runs", str(tmp_path / "runs")]
+    with subprocess.Popen([*command, *folders], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as plane:
+        url = until(lambda: (tmp_path / "url").exists() and (tmp_path / "url").read_text())
+        found = is_up(tmp_path / "state")
+        assert found is not None and found.url == url
+        plane.communicate()
+
+
 def test_killing_the_holder_of_the_leash_ends_everything(tmp_path: Path) -> None:
     state = tmp_path / "state"
     holder = leash_holder(tmp_path, stay=False)
