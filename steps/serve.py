@@ -60,7 +60,6 @@ def settings(argv: list[str]) -> ServeArguments:
 
 
 def port() -> int:
-    """Return the port that the platform assigned."""
     text = os.environ.get(PORT_VARIABLE, "8080")
     if not text.isdigit() or not 0 < int(text) < 65536:
         raise StepError(f"{PORT_VARIABLE}: {text!r} is no port")

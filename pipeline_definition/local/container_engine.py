@@ -97,10 +97,10 @@ class ContainerEngine:
             *(*self.arguments, *entry, program.image, *program.entry_point[1:], *program.arguments),
         )
 
-    def remove(self, mark: str) -> None:
-        """Remove the containers whose mark begins so, running ones too: a client that was killed leaves its own behind.
+    def remove(self, mark: str) -> int:
+        """Remove the containers whose mark begins so, running ones too; return how many.
 
-        ContainerEngineError where the engine fails.
+        A client that was killed leaves its own behind. ContainerEngineError where the engine fails.
         """
         # As docker writes labels, a=b,c=d, and podman, map[a:b c:d]; podman before 4.9 has no `.Label "x"`.
         own = re.compile(rf"[\s,\[]{re.escape(LABEL)}[=:]{re.escape(mark)}")
@@ -108,6 +108,7 @@ class ContainerEngine:
         containers = [line.split()[0] for line in listed.splitlines() if own.search(line)]
         if containers:
             self._do("rm", "--force", *containers)
+        return len(containers)
 
     def _do(self, *words: str) -> str:
         """Run the engine; return what it says, or raise ContainerEngineError with its own words."""

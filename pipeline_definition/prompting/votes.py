@@ -91,7 +91,6 @@ class VoteFile:
 
     @property
     def votes(self) -> tuple[Vote, ...]:
-        """Those that count."""
         return tuple(self._votes.values())
 
     def has(self, voter: str, pair: PicturePair) -> bool:

@@ -70,7 +70,6 @@ class Blocks(ABC):
 
     @property
     def lost_rows(self) -> int:
-        """Rows that other rows stand in for."""
         return sum(int(self.table.rows[block]) for block in tuple(self.quarantined))
 
     @abstractmethod

@@ -86,11 +86,11 @@ def test_without_an_engine_the_images_command_line_is_run_by_this_python(tmp_pat
 
 
 def test_what_a_killed_client_left_is_removed_by_its_mark(engine: ContainerEngine, tmp_path: Path) -> None:
-    engine.remove("state/job-1/")
+    assert engine.remove("state/job-1/") == 1
     assert asked(tmp_path)[-1] == "rm --force aaa"
-    engine.remove("state/")
+    assert engine.remove("state/") == 2
     assert asked(tmp_path)[-1] == "rm --force aaa bbb"
-    engine.remove("nothing/")
+    assert engine.remove("nothing/") == 0
     assert asked(tmp_path)[-1].startswith("ps ")
 
 
