@@ -4,6 +4,7 @@ Writes runs/<execution id>/{execution.json, definition.json, parameters.json, jo
 """
 
 import dataclasses
+import functools
 import json
 import threading
 import time
@@ -20,6 +21,8 @@ from pipeline_definition.local.journal import Journal
 from pipeline_definition.local.records import Record
 from pipeline_definition.local.resolver import iso_time
 
+# Thousands of executions are of a few versions of a pipeline.
+_parsed = functools.lru_cache(64)(parse_definition)
 INTERRUPTED = "The control plane ended while this ran; RetryPipelineExecution goes on where it stopped"
 
 
@@ -114,7 +117,7 @@ class LocalExecution:
     @classmethod
     def load(cls, folder: Path) -> Self:
         identity = ExecutionIdentity(**json.loads((folder / "execution.json").read_text(encoding="utf-8")))
-        definition = parse_definition((folder / "definition.json").read_text(encoding="utf-8"))
+        definition = _parsed((folder / "definition.json").read_text(encoding="utf-8"))
         parameters = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))
         execution = cls(folder, identity, definition, parameters)
         for entry in execution._journal.entries():

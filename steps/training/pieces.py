@@ -52,7 +52,6 @@ class WeightPart:
 
 
 def whole_parts(parameters: Sequence[Tensor]) -> list[WeightPart]:
-    """Return parameters as parts that hold all of them."""
     return [WeightPart(place, parameter, None, parameter, parameter) for place, parameter in enumerate(parameters)]
 
 

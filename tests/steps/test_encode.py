@@ -8,10 +8,9 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -52,8 +51,6 @@ FRACTION = 0.2
 class World:
     s3: s3_server.S3
     folder: Path
-    seen: list[set[psutil.Process]] = field(default_factory=list)
-    """The encoders that were up whenever a block of the unbroken encoding was done."""
 
     def arguments(self, name: str, **settings: object) -> EncodeArguments:
         base = f"s3://{s3_server.BUCKET}"
@@ -96,20 +93,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def encoded(world: World) -> Path:
-    encode_shards, before = ray_encoding.encode_shards, set(encoders())
-
-    def watched(
-        job: ray_encoding.EncodeJob, shards: list[ray_encoding.PlannedShard], on_rows: Callable[[int], None]
-    ) -> Iterator[Any]:
-        def noted(rows: int) -> None:
-            world.seen.append(set(encoders()) - before)
-            on_rows(rows)
-
-        return encode_shards(job, shards, noted)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("steps.encode.encode_shards", watched)
-        return world.fetch("first", world.encode("first").run())
+    return world.fetch("first", world.encode("first").run())
 
 
 def captions(world: World) -> list[str]:
@@ -173,11 +157,18 @@ def encoders() -> list[psutil.Process]:
     return found
 
 
-def test_an_encoder_stays_up_from_the_first_shard_to_the_last(world: World, encoded: Path) -> None:
-    blocks = pa.ipc.open_file(encoded / LATENTS / "index.arrow").read_all().num_rows
-    shards = LatentsDataset(encoded / LATENTS).manifest.shards
-    assert len(world.seen) == blocks > 8 and len(shards) > 3
-    assert len(world.seen[0]) == 1 and all(one == world.seen[0] for one in world.seen)
+def test_an_encoder_stays_up_from_the_first_shard_to_the_last(
+    world: World, encoded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, seen = set(encoders()), list[set[psutil.Process]]()
+    encode_shards = ray_encoding.encode_shards
+    monkeypatch.setattr(
+        "steps.encode.encode_shards",
+        lambda job, missing, _: encode_shards(job, missing, lambda rows: seen.append(set(encoders()) - before)),
+    )
+    artifacts = world.encode("steady", rows_per_shard=16).run()
+    assert pa.ipc.open_file(artifacts[LATENTS]["index.arrow"]).read_all().num_rows == len(seen) > 12
+    assert len(seen[0]) == 1 and all(one == seen[0] for one in seen)
 
 
 def test_neither_workers_nor_a_killed_one_change_a_byte(

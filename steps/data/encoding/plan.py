@@ -64,7 +64,6 @@ class PlannedShard:
 
     @property
     def rows(self) -> int:
-        """Rows in it."""
         return sum(self.block_rows)
 
 

@@ -39,7 +39,6 @@ class BlockTable(BlockRows):
     digests: npt.NDArray[np.uint64]
 
     def shard(self, block: int) -> str:
-        """Return the name of the shard that holds a block."""
         return self.names[int(np.searchsorted(self.shard_starts, block, side="right")) - 1]
 
     def name(self, block: int) -> str:

@@ -81,7 +81,6 @@ class Encoder(NamedTuple):
     """Reference of what it decodes from."""
 
     def ask(self, first_row: int, rows: int) -> Any:
-        """Ask for a block; return a reference to it."""
         return self.actor.encode.remote(self.decode.remote(self.source, first_row, rows))
 
 

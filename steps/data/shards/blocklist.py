@@ -43,7 +43,6 @@ class Blocklist:
         return bool(self.sha256) and hashlib.sha256(body).digest() in self.sha256
 
     def has_look(self, look: int | None) -> bool:
-        """Return whether a perceptual hash is in the list."""
         if self.hashes is None or look is None:
             return False
         return bool((np.bitwise_count(self.hashes ^ np.uint64(look)) <= self.max_distance).any())

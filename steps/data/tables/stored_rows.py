@@ -119,6 +119,5 @@ def stored_names(uri: str) -> dict[str, int]:
 
 
 def note_if_no_text(oddities: Oddities, place: str, caption: Any) -> None:
-    """Note where a caption is no text."""
     if not is_well_formed(caption):
         oddities.note(Cause.BAD_TEXT, f"{place}: the caption is no text ({WHY_NO_TEXT})")

@@ -10,47 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from pipeline_definition.cli import app
 from pipeline_definition.local.client import down
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty folder with a parameter set, and its own state."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Run a command in an empty folder, on its own state, and return what it printed as JSON."""
     text = Path("params/local.yaml").read_text(encoding="utf-8").replace("rows: 4000", "rows: 16")
     monkeypatch.chdir(tmp_path)
     Path("own.yaml").write_text(text, encoding="utf-8")
-    yield
-    down(Path(".sd-pipeline"))
-
-
-@pytest.fixture
-def run(place: None) -> Run:
-    """Run a command and return what it printed as JSON."""
-
-    def call(*words: str) -> Any:
-        command = [sys.executable, "-P", "-m", "pipeline_definition", *words, "--json"]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
-
-    return call
-
-
-@pytest.fixture
-def run_here(place: None) -> Run:
-    """The same in this process: what starts one takes seconds."""
 
     def call(*words: str, status: int = 0) -> Any:
-        result = CliRunner().invoke(app, [*words, "--json"])
-        assert result.exit_code == status, result.output
+        command = [sys.executable, "-P", "-m", "pipeline_definition", *words, "--json"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert result.returncode == status, result.stderr
         return json.loads(result.stdout)
 
-    return call
+    yield call
+    down(Path(".sd-pipeline"))
 
 
 def is_served(port: int) -> bool:
@@ -58,8 +38,8 @@ def is_served(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_upsert_and_start_work_one_after_the_other_and_end_with_the_control_plane(run_here: Run) -> None:
-    run, local = run_here, ("--local", "--params", "own.yaml")
+def test_upsert_and_start_work_one_after_the_other_and_end_with_the_control_plane(run: Run) -> None:
+    local = ("--local", "--params", "own.yaml")
     plane = run("local", "up")
     status = run("local", "status")
     assert {name: plane[name] for name in status} == status
