@@ -1,5 +1,6 @@
 """The schedule over hosts that are none, with a clock of its own."""
 
+import contextlib
 import heapq
 import random
 from collections import Counter
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steps.data.shards.host_health import PROBE_AFTER_S, HostHealth
+from steps.data.shards.host_health import MAX_BAD_OF_PROVEN, PROBE_AFTER_S, HostHealth
 from steps.data.shards.schedule import Schedule
 from steps.data.shards.shards_artifact import VerifiedShard
 from steps.data.tables.url_table import TableSlice
@@ -52,6 +53,8 @@ class World:
         events: list[tuple[float, int, str, TableSlice, VerifiedShard]] = []
         hang, free = set(self.hang), dict.fromkeys(names, self.places)
         while not schedule.is_finished:
+            assert self.now_s < 1e6, f"nothing is left to wait for: {self.made[-10:]}"
+            assert len(self.made) <= 2 * (self.parts + MAX_BAD_OF_PROVEN * self.hosts), self.made[-10:]
             for name in names:
                 while free[name] and (task := schedule.next_for(name, self.now_s)):
                     free[name] -= 1
@@ -174,3 +177,21 @@ def test_while_a_host_is_well_each_shard_is_kept_once_and_no_sick_hosts_word_is_
         # So few shards that all of what is left is gone: it is refused, not kept.
         assert gone
     assert all(one.samples > 0 for index, one in world.kept.items() if index not in gone)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    hosts=st.integers(1, 6),
+    places=st.integers(1, 3),
+    gone=st.lists(st.booleans(), min_size=1, max_size=20),
+    sick=st.booleans(),
+    hang=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_whatever_is_gone_the_schedule_ends_and_makes_few_shards_twice(
+    hosts: int, places: int, gone: list[bool], sick: bool, hang: bool, seed: int
+) -> None:
+    ill, hung = {"algo-2": (100.0, float("inf"))} if sick else {}, ("algo-1",) if hang else ()
+    lost = {index for index, is_gone in enumerate(gone) if is_gone}
+    with contextlib.suppress(StepError):
+        World(hosts, len(gone), sick=ill, gone=lost, hang=hung, places=places).run(seed)
