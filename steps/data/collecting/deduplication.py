@@ -122,9 +122,9 @@ def _mark(marks: RowBytes, some: Iterable[Rows], cause: Cause) -> None:
 
 def _looks(storage: Storage, shards: Sequence[VerifiedShard], marks: RowBytes, blocklist: Blocklist) -> SpilledParts:
     """Return LOOK of the samples that count so far, by their bytes; mark those that the blocklist has."""
-    looks = SpilledParts(LOOK, hash_shift(len(marks)))
-    pieces = ((storage, some, marks[places], blocklist, places.start) for some, places in _pieces(shards))
-    for (found, part), (_, places) in zip(spread(_read_looks, pieces), _pieces(shards), strict=True):
+    looks, pieces = SpilledParts(LOOK, hash_shift(len(marks))), list(_pieces(shards))
+    told = ((storage, some, marks[places], blocklist, places.start) for some, places in pieces)
+    for (found, part), (_, places) in zip(spread(_read_looks, told), pieces, strict=True):
         marks[places][:] = part
         looks.add(found["exact"], found)
     return looks

@@ -9,7 +9,7 @@ they are, and both hosts are fine.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
@@ -78,28 +78,21 @@ class HostHealth:
         self._hosts.setdefault(host, _Standing())
 
     def may_work(self, host: str, now_s: float, is_busy: bool) -> bool:
-        """Return whether a host gets a shard: all that are well; those in doubt where no other is, or as a probe."""
-        one = self._hosts.get(host)
-        if one is None:
-            return False
-        if not one.bad:
+        """Return whether a host gets a shard: those that work, and, as a probe beside well ones, one set aside."""
+        if host in self.working():
             return True
-        if any(not other.bad for other in self._hosts.values()):
-            return 0 < one.aside_until_s <= now_s and not is_busy
-        return not one.aside_until_s or all(other.aside_until_s for other in self._hosts.values())
+        one = self._hosts.get(host)
+        is_due = one is not None and 0 < one.aside_until_s <= now_s and not is_busy
+        return is_due and any(map(self.is_well, self._hosts))
+
+    def working(self) -> list[str]:
+        """Return the hosts that are well; where none is, those that are not set aside, or else all."""
+        well = [host for host, one in self._hosts.items() if not one.bad]
+        return well or [host for host, one in self._hosts.items() if not one.aside_until_s] or list(self._hosts)
 
     def is_well(self, host: str) -> bool:
         """Return whether a host is not in doubt."""
         return host in self._hosts and not self._hosts[host].bad
-
-    def fewest(self, makers: Sequence[str]) -> int:
-        """Return how often each host that gets shards is among these at least."""
-        hosts = list(self._hosts)
-        for may in (self.is_well, lambda host: not self._hosts[host].aside_until_s):
-            if any(map(may, hosts)):
-                hosts = list(filter(may, hosts))
-                break
-        return min(map(makers.count, hosts))
 
     def is_suspicious(self, host: str, shard: VerifiedShard, is_retry: bool) -> bool:
         """Return whether far fewer of a shard's rows were answered than is usual."""

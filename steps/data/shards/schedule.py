@@ -137,7 +137,8 @@ class Schedule:
 
     def _part_for(self, host: str) -> _Part | None:
         """Return rows that others could not make, then new ones; its own again only once every other had its turn."""
-        fit = (one for one in self._again if one.makers.count(host) <= self._health.fewest(one.makers))
+        hosts = self._health.working()
+        fit = (one for one in self._again if one.makers.count(host) <= min(map(one.makers.count, hosts)))
         chosen = next(fit, None)
         # To a host in doubt, other rows say more.
         if self._ahead is not None and (chosen is None or not self._health.is_well(host)):
