@@ -5,10 +5,9 @@ Reads families.yaml; needs no torch. `steps/model/families/` says how each famil
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import yaml
+from params.tables import table_beside
 
 INDEX_FILE: Final = "model_index.json"
 VAE: Final = "vae"
@@ -76,9 +75,7 @@ class Family:
         return {"_class_name": self.pipeline, **{part: list(of) for part, of in parts.items()}, **self.unused}
 
 
-FAMILIES: Final = tuple(
-    Family(**about) for about in yaml.safe_load(Path(__file__).with_name("families.yaml").read_text(encoding="utf-8"))
-)
+FAMILIES: Final = tuple(Family(**about) for about in table_beside(__file__, "families"))
 UNET, SD3 = FAMILIES
 
 

@@ -6,12 +6,11 @@ Reads texts, and fixes.yaml; writes nothing. AWS names the fault, in its own wor
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import yaml
+from params.tables import table_beside
 
-_KNOWN: Final = yaml.safe_load(Path(__file__).with_name("fixes.yaml").read_text(encoding="utf-8"))
+_KNOWN: Final = table_beside(__file__, "fixes")
 WITHOUT: Final[Mapping[str, str]] = _KNOWN["without"]
 OF_JOBS: Final[Sequence[Mapping[str, str]]] = _KNOWN["jobs"]
 """What SageMaker says of a job: the words, the probe's check to which they belong, and the fix."""

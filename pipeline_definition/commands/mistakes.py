@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Final
 
 import boto3
-import yaml
 from botocore import exceptions
 from botocore.exceptions import BotoCoreError, ClientError
 
 from params.s3 import error_code
 from params.settings import SettingsError
+from params.tables import table_beside
 from pipeline_definition.checks.findings import with_fix
 from pipeline_definition.errors import OperatorError
 
 MISTAKES: Final = (OperatorError, SettingsError, ClientError, BotoCoreError, OSError, KeyboardInterrupt)
 # The shell's status for a command that Ctrl-C ended.
 INTERRUPTED: Final = 130
-_OF_SYSTEM = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text(encoding="utf-8"))
+_OF_SYSTEM = table_beside(__file__)
 FIXES: Final[Mapping[int | None, str]] = {getattr(errno, name): fix for name, fix in _OF_SYSTEM.items()}
 SIGN_IN: Final = "`aws configure` or `aws sso login` signs in, AWS_PROFILE names a profile; --local needs no account"
 UNSIGNED: Final = (exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.ProfileNotFound)

@@ -5,11 +5,9 @@ Reads business_page.yaml, which has the words that do not depend on the numbers.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from params.tables import table_beside
 from pipeline_definition.cost.business_case import BUDGET_FACTORS, Answers
 from pipeline_definition.cost.business_inputs import Candidate
 from pipeline_definition.jobs.instances import instance
@@ -19,7 +17,7 @@ from pipeline_definition.pages.formats import DASH, count, dollars, leaves, perc
 
 CHART_POINTS = 40
 FRACTIONS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.65)
-_WORDS: Final = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_WORDS: Final = table_beside(__file__)
 NAMES: Final[Mapping[str, str]] = _WORDS["names"]
 # What the JSON has of the answers and of a use, by the same names.
 DERIVED = (

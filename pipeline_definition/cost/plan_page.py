@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
+from params.tables import table_beside
 from pipeline_definition.cost.frontier import PlannedHosts, Way
 from pipeline_definition.cost.plan import MORE_DAYS, MORE_USD, Plan
 from pipeline_definition.cost.tables import hours_text, usd_text
@@ -14,7 +12,7 @@ from pipeline_definition.pages.document import Chart, Document, Section, Table
 
 SHOWN_OPTIONS = 10
 CHART_POINTS = 150
-WORDS: Final = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+WORDS: Final = table_beside(__file__)
 
 
 def set_table(plans: Mapping[str, Plan]) -> Table:

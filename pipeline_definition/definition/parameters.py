@@ -5,20 +5,17 @@ Reads Settings and the descriptions in parameters.yaml; writes nothing. `sd-pipe
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, get_args
 
-import yaml
 from sagemaker.core.workflow.parameters import Parameter, ParameterFloat, ParameterInteger, ParameterString
 
 from params import parameter_names as names
 from params.phases import Phase
 from params.settings import ApprovalStatus, Settings
 from params.stages import Encoders, Job
+from params.tables import table_beside
 
-DESCRIPTIONS: Final[Mapping[str, str]] = yaml.safe_load(
-    Path(__file__).with_name("parameters.yaml").read_text(encoding="utf-8")
-)
+DESCRIPTIONS: Final[Mapping[str, str]] = table_beside(__file__)
 
 
 class Described(Parameter):  # type: ignore[misc]

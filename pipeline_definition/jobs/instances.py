@@ -17,6 +17,7 @@ from params.instances import has_gpus
 from params.memory import ModelFigures, denoiser_shape
 from params.phases import Phase
 from params.programs import TrainArguments
+from params.tables import table_beside
 from pipeline_definition.jobs.request_shapes import choices
 
 JobKind = Literal["training", "processing", "endpoint"]
@@ -89,7 +90,7 @@ def nearest_of(name: str, types: Sequence[str]) -> str:
 
 @functools.cache
 def _gpu_instances() -> dict[str, Instance]:
-    table = yaml.safe_load(Path(__file__).with_name("instances.yaml").read_text(encoding="utf-8"))
+    table = table_beside(__file__)
     instances: dict[str, Instance] = {}
     for gpu_name, about in table.items():
         gpu = Gpu(gpu_name, about["memory_mib"], about["compute_capability"])

@@ -6,16 +6,14 @@ Reads botocore's service model (names, types, patterns, lengths, counts, words) 
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from params.tables import table_beside
 from pipeline_definition.jobs.request_shapes import REQUESTS, request_shape
 from pipeline_definition.local.errors import DefinitionError, StepFailureError, invalid
 from pipeline_definition.local.expressions import GET, function_of
 
-_HONOURED: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("honoured.yaml").read_text(encoding="utf-8"))
+_HONOURED: Mapping[str, Any] = table_beside(__file__, "honoured")
 
 
 def honoured(table: str) -> Mapping[str, Sequence[str]]:

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-import yaml
-
 from params.families import INDEX_FILE, UNET
 from params.files import file_digest, whole_file, write_json
 from params.layout import SOURCES_FILE, UNKNOWN
+from params.tables import table_beside
 from pipeline_definition.errors import OperatorError
 
-_KNOWN: Final = yaml.safe_load(Path(__file__).with_name("pretrained_sources.yaml").read_text(encoding="utf-8"))
+_KNOWN: Final = table_beside(__file__, "pretrained_sources")
 NEEDED: Final[Mapping[str, list[str]]] = {part: of["needed"] for part, of in _KNOWN["parts"].items()}
 WEIGHTS: Final = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 _SOURCE: Final = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<folder>[\w./-]+?))?(@(?P<revision>[\w./-]+))?")

@@ -3,9 +3,8 @@
 Reads labels.yaml: what the pages call the figures.
 """
 
-from pathlib import Path
 from typing import Any, Final
 
-import yaml
+from params.tables import table_beside
 
-LABELS: Final[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("labels.yaml").read_text(encoding="utf-8"))
+LABELS: Final[dict[str, Any]] = table_beside(__file__, "labels")

@@ -18,20 +18,19 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from params.files import file_digest
+from params.tables import table_beside
 from steps.errors import StepError
 from steps.evaluation import resizing
 from steps.evaluation.resizing import Resize
 
 WEIGHTS_FILE: Final = "inception.safetensors"
 SIDE_PX: Final = 299
-LAYERS: Final = Path(__file__).with_suffix(".yaml")
 
 
 def load_inception(weights: Path, device: torch.device, resize: Resize = resizing.torchmetrics) -> nn.Module:
@@ -126,7 +125,7 @@ class InceptionNetwork(nn.Module):
     def __init__(self, resize: Resize = resizing.torchmetrics) -> None:
         super().__init__()
         self._resize = resize
-        layers, channels = yaml.safe_load(LAYERS.read_text(encoding="utf-8")), 3
+        layers, channels = table_beside(__file__), 3
         for name, layer in layers["stem"].items():
             self.add_module(name, Convolution(channels, *layer))
             channels = layer[0]

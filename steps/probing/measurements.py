@@ -8,18 +8,17 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Final
 
-import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
 from params.layout import PROBE_LINE
 from params.programs.probe import FAILED, GOOD, NOTE, ProbeLine
+from params.tables import table_beside
 from steps.container import Container
 from steps.errors import StepError
 
-FIXES: Final = yaml.safe_load(Path(__file__).with_name("fixes.yaml").read_text(encoding="utf-8"))
+FIXES: Final = table_beside(__file__, "fixes")
 # What a check may end with, torch's errors among them; anything else is a fault of the probe itself.
 EXPECTED: Final = (StepError, OSError, RuntimeError, BotoCoreError, ClientError)
 

@@ -1,16 +1,15 @@
 """What GET /openapi.json says: openapi.yaml, and the schemas of requests and answers, which FastAPI does not see."""
 
-from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
+from params.tables import table_beside
 from steps.serving.schema import GenerationResponse
 from steps.serving.service import Service
 
-STATED: Final = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text(encoding="utf-8"))
+STATED: Final = table_beside(__file__)
 
 
 class DocumentedApp(FastAPI):

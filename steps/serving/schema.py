@@ -1,20 +1,19 @@
 """The request of POST /invocations and the JSON form of its answer."""
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-import yaml
 from pydantic import AliasChoices, ConfigDict, Field, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
 from params.model import Model
 from params.programs import ServeArguments
+from params.tables import table_beside
 
 PictureFormat = Literal["png", "jpeg", "webp"]
 Sampler = Literal["ddim", "dpm++", "euler"]
 # Seeds are 32-bit: every JSON reader holds them exactly.
 MAX_SEED: Final = 2**32 - 1
-TABLES: Final[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("aliases.yaml").read_text(encoding="utf-8"))
+TABLES: Final[dict[str, Any]] = table_beside(__file__, "aliases")
 ALIASES: Final[dict[str, tuple[str, str]]] = TABLES["fields"]
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from params.families import CONFIG_FILE, FLOW, TEXT_ENCODER, VAE, predicted
 from params.files import whole_file, write_text
+from params.tables import table_beside
 from steps.errors import StepError
 from steps.model.json_object import read_object
 from steps.model.pretrained import scheduler_config
@@ -28,7 +29,7 @@ from steps.model.pretrained import scheduler_config
 Tensors = dict[str, torch.Tensor]
 Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
 
-TABLES: Final[dict[str, Any]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+TABLES: Final[dict[str, Any]] = table_beside(__file__)
 V_KEY: Final = "v_pred"
 ZERO_SNR_KEY: Final = "ztsnr"
 # OpenCLIP's layout has 24 layers, of which Stable Diffusion 2 uses the first 23; readers skip the last.
